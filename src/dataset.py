@@ -1,0 +1,173 @@
+"""From text to batches: the vocabulary, span corruption of documents, and question-place pairs.
+
+python src/dataset.py {namedata,charcorruption} prints a few examples of each.
+"""
+
+import argparse
+import sys
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from files import UserError, exit_on_user_error, parse_pairs, read_text
+
+
+class CharCorruptionDataset(Dataset):
+    """Documents, one a line, with one span of each moved to its end (Raffel et al. 2020, section 3.1.4, one span).
+
+    `data` is the whole text, `name` what errors call it; a trailing newline makes a last, empty document. Each access
+    draws anew from the global generator of the device: which beginning of the document, and which span of it. Raises
+    UserError when `data` holds PAD_CHAR or MASK_CHAR, ValueError when block_size has no room for a document.
+    """
+
+    PAD_CHAR = "\u25a1"  # id 0
+    MASK_CHAR = "\u2047"  # id 1
+
+    def __init__(self, data: str, block_size: int, name: str = "data") -> None:
+        self.max_length = int(block_size * 7 / 8)  # of a truncated document; with its three marks it fits the block
+        if self.max_length < 4 or self.max_length + 3 > block_size:
+            raise ValueError(f"block_size {block_size} has no room for a document and its marks; 24 and more has")
+        for mark in (self.PAD_CHAR, self.MASK_CHAR):
+            if mark in data:
+                line = data[: data.index(mark)].count("\n") + 1
+                raise UserError(f"{name}, line {line}: holds {mark!r}, a mark of the vocabulary; take it out of the text")
+
+        codes = np.frombuffer((data + "\n").encode("utf-32-le"), dtype=np.uint32)
+        seen = np.zeros(sys.maxunicode + 1, dtype=bool)
+        seen[codes[:-1]] = True
+        characters = [chr(code) for code in np.flatnonzero(seen)]
+        self.itos = dict(enumerate([self.PAD_CHAR, self.MASK_CHAR, *characters]))
+        self.stoi = {character: i for i, character in self.itos.items()}
+        self.vocab_size = len(self.itos)
+        self.num_characters = len(data)
+        self.block_size = block_size
+        self.data = data.split("\n")
+
+        # all documents in one row of ids; document i is ids[starts[i] : starts[i] + lengths[i]]
+        id_of_code = np.zeros(sys.maxunicode + 1, dtype=np.int32)
+        id_of_code[seen] = np.arange(2, self.vocab_size)
+        ends = np.flatnonzero(codes == ord("\n"))
+        starts = np.append(0, ends[:-1] + 1)
+        self._ids = torch.from_numpy(id_of_code[codes])
+        self._starts = torch.from_numpy(starts)
+        self._lengths = torch.from_numpy(ends - starts)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
+        """Document idx, corrupted: x and y = x shifted by one, int64 of shape (block_size - 1,)."""
+        x, y = self.batch(torch.tensor([range(len(self))[idx]]))
+        return x[0], y[0]
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The documents `indices` (B,), corrupted: x and y of shape (B, block_size - 1), int64, where `indices` are."""
+        if self._ids.device != indices.device:
+            self._ids, self._starts, self._lengths = (
+                t.to(indices.device) for t in (self._ids, self._starts, self._lengths)
+            )
+        truncation, first, second, third = torch.rand(4, len(indices), device=indices.device)
+
+        # truncate to a length that is uniform on 4 .. max_length
+        length = 4 + (truncation * (self.max_length - 3)).long()
+        length = torch.minimum(length, self._lengths[indices])
+        # a masked length that is uniform on 1 .. length/2 - 1; where that is no integer, or nothing, rounding at
+        # random keeps the mean at exactly length/4
+        shortest = (length / 4).clamp(max=1)
+        masked = (shortest + first * 2 * (length / 4 - shortest) + second).long()
+        start = (third * (length - masked + 1)).long()  # of the span, uniform on 0 .. length - masked
+
+        # prefix MASK suffix MASK masked_content MASK PAD...: for each position, where in the document it comes from
+        length, masked, start = length[:, None], masked[:, None], start[:, None]  # (B, 1)
+        position = torch.arange(self.block_size, device=indices.device)  # (block_size,)
+        second_mark = length - masked + 1
+        source = torch.where(position < start, position, position - 1 + masked)
+        source = torch.where(position > second_mark, start + position - second_mark - 1, source)
+        source = (self._starts[indices][:, None] + source).clamp(0, self._ids.numel() - 1)
+        string = self._ids[source].long()  # (B, block_size)
+        is_mark = (position == start) | (position == second_mark) | (position == length + 2)
+        string = string.masked_fill(is_mark, self.stoi[self.MASK_CHAR])
+        string = string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR])
+        return string[:, :-1], string[:, 1:]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text. Raises ValueError that names a character outside the vocabulary."""
+        for character in text:
+            if character not in self.stoi:
+                raise ValueError(f"the character {character!r} is not in the pretraining text")
+        return [self.stoi[character] for character in text]
+
+    def decode(self, ids: Tensor | list[int]) -> str:
+        """The text of ids (T,)."""
+        return "".join(self.itos[int(i)] for i in ids)
+
+
+class NameDataset(Dataset):
+    """Questions and their places, `question MASK place MASK PAD...`, without loss on the question.
+
+    `data` is the text of a TSV file, `name` what errors call it; the vocabulary is the pretraining dataset's. Raises
+    UserError for a row of the wrong form, outside the vocabulary, or too long for block_size.
+    """
+
+    def __init__(self, pretraining_dataset: CharCorruptionDataset, data: str, name: str = "data") -> None:
+        self.vocabulary = pretraining_dataset
+        self.block_size = pretraining_dataset.block_size
+        self.data = parse_pairs(data, name)
+        mask, pad = (self.vocabulary.stoi[c] for c in (self.vocabulary.MASK_CHAR, self.vocabulary.PAD_CHAR))
+        x = torch.full((len(self.data), self.block_size - 1), pad)
+        y = x.clone()
+        for row, (question, place) in enumerate(self.data):
+            try:
+                asked, answer = self.vocabulary.encode(question), [mask, *self.vocabulary.encode(place), mask]
+            except ValueError as error:
+                raise UserError(f"{name}, line {row + 1}: {error}") from None
+            string = torch.tensor(asked + answer)
+            if len(string) > self.block_size:
+                raise UserError(
+                    f"{name}, line {row + 1}: question and place take {len(string)} characters, block_size is {self.block_size}"
+                )
+            x[row, : len(string) - 1] = string[:-1]
+            y[row, len(asked) - 1 : len(string) - 1] = string[len(asked) :]
+        self._x, self._y = x, y  # (rows, block_size - 1)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
+        """Row idx: x and y = x shifted by one with PAD over the question, int64 of shape (block_size - 1,)."""
+        return self._x[idx], self._y[idx]
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows `indices` (B,): x and y of shape (B, block_size - 1), int64, where `indices` are."""
+        if self._x.device != indices.device:
+            self._x, self._y = self._x.to(indices.device), self._y.to(indices.device)
+        return self._x[indices], self._y[indices]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description="Print examples of what the model is trained on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "dataset_type",
+        choices=["namedata", "charcorruption"],
+        help="namedata: question-place pairs of birth_places_train.tsv; charcorruption: corrupted documents of wiki.txt",
+    )
+    arguments = parser.parse_args(argv)
+    documents = CharCorruptionDataset(read_text("wiki.txt"), block_size=128, name="wiki.txt")
+    print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
+    if arguments.dataset_type == "namedata":
+        shown: Dataset = NameDataset(documents, read_text("birth_places_train.tsv"), "birth_places_train.tsv")
+    else:
+        shown = documents
+    for idx in range(min(4, len(shown))):
+        x, y = shown[idx]
+        print("x:", documents.decode(x))
+        print("y:", documents.decode(y))
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,112 @@
+"""Reading what a user gives and writing what they get. No torch here, so that mistakes are answered at once."""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend; the message is one line that names the file, line or option and the way out."""
+
+
+def exit_on_user_error(main: Callable[[], None]) -> None:
+    """Runs a command; a UserError becomes one line on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def read_text(path: str) -> str:
+    """The UTF-8 text of a file, without a byte order mark, its lines ended by LF. Raises UserError."""
+    try:
+        raw = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, a text file is needed") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty")
+    return text.replace("\r\n", "\n")
+
+
+def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None]]:
+    """The (question, place) pairs of a TSV text, place None in every pair where the text holds no places.
+
+    `name` is what error messages call the text. Blank lines at the end are no rows. Raises UserError.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    with_places = "\t" in lines[0] if lines else False
+    pairs: list[tuple[str, str | None]] = []
+    for number, line in enumerate(lines, 1):
+        question, *places = line.split("\t")
+        if not question.strip():
+            raise UserError(f"{name}, line {number}: no question; remove the line or write 'Where was NAME born?'")
+        if len(places) > 1:
+            raise UserError(f"{name}, line {number}: {len(places) + 1} columns, 'question<TAB>place' has 2")
+        if with_places != bool(places):
+            found, first = ("a", "no") if places else ("no", "a")
+            raise UserError(f"{name}, line {number}: {found} tab, but line 1 has {first} tab; give all lines a place or none")
+        if places and not places[0].strip():
+            raise UserError(f"{name}, line {number}: no place behind the tab")
+        pairs.append((question, places[0] if places else None))
+    return pairs
+
+
+def parse_pairs(text: str, name: str = "data") -> list[tuple[str, str]]:
+    """The (question, place) pairs of a TSV text in which every row has a place. Raises UserError."""
+    pairs = parse_questions(text, name)
+    if not pairs or pairs[0][1] is None:
+        raise UserError(f"{name}, line 1: no tab; training needs 'question<TAB>place' rows")
+    return [(question, place) for question, place in pairs if place is not None]
+
+
+def name_in(question: str) -> str:
+    """The NAME of 'Where was NAME born?', or the whole question when it is worded otherwise."""
+    match = re.fullmatch(r"Where was (.+) born\?", question)
+    return match[1] if match else question
+
+
+def check_writable(path: str) -> None:
+    """Raises UserError unless a file can be written at `path`: said at the start, not after hours of training."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise UserError(f"{path}: the folder {folder} does not exist; create it first")
+    if Path(path).is_dir():
+        raise UserError(f"{path}: is a folder; name a file in it")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+@contextmanager
+def atomic_write(path: str) -> Iterator[BinaryIO]:
+    """A file object whose content replaces `path` in one step when the block ends; on an error `path` stays as it was."""
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,112 @@
+"""Seeds, sampling, and counting right answers."""
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dataset import CharCorruptionDataset
+from files import parse_questions, read_text
+from model import GPT
+
+
+def set_seed(seed: int) -> None:
+    """Seeds every generator that a run draws from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@torch.no_grad()
+def sample(
+    model: GPT, x: Tensor, steps: int, temperature: float = 1.0, sample: bool = False, top_k: int | None = None
+) -> Tensor:
+    """Continues x (B, T), int64, by `steps` characters, each fed back in; returns (B, T + steps).
+
+    Takes the likeliest character, or with `sample` draws one from the softmax at `temperature` over the `top_k`
+    likeliest. Once the sequence is longer than the block, the model sees its last block_size characters.
+    """
+    was_training = model.training
+    model.eval()
+    for _ in range(steps):
+        logits, _ = model(x[:, -model.get_block_size() :])
+        logits = logits[:, -1] / temperature  # (B, vocab_size)
+        if top_k is not None:
+            worst_kept = logits.topk(min(top_k, logits.size(-1))).values[:, -1:]
+            logits = logits.masked_fill(logits < worst_kept, -torch.inf)
+        if sample:
+            choice = torch.multinomial(F.softmax(logits, dim=-1), num_samples=1)
+        else:
+            choice = logits.argmax(dim=-1, keepdim=True)
+        x = torch.cat((x, choice), dim=1)
+    model.train(was_training)
+    return x
+
+
+@torch.no_grad()
+def answer(model: GPT, vocabulary: CharCorruptionDataset, questions: list[str], batch_size: int = 64) -> list[str]:
+    """The model's answer to each question: greedily, one character after another, from the MASK behind the question up
+    to the end mark or the end of the block.
+
+    Questions of one length are answered together, in fp32 and unpadded, so that the answer to one does not depend on
+    which others stand beside it. Raises ValueError for a character outside the vocabulary or a question with no room
+    for an answer; unanswerable() tells which beforehand.
+    """
+    device = next(model.parameters()).device
+    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
+    prompts = [torch.tensor([*vocabulary.encode(question), mask]) for question in questions]
+    answers = [""] * len(questions)
+    was_training = model.training
+    model.eval()
+    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    while by_length:
+        T = len(prompts[by_length[0]])
+        rows = [i for i in by_length[:batch_size] if len(prompts[i]) == T]
+        by_length = by_length[len(rows) :]
+        x = torch.stack([prompts[i] for i in rows]).to(device)  # (B, T)
+        going = torch.arange(len(rows), device=device)  # the rows without an end mark yet
+        written: list[list[int]] = [[] for _ in rows]
+        while len(going) and x.size(1) < vocabulary.block_size:
+            logits, _ = model(x)
+            choice = logits[:, -1].argmax(dim=-1)  # (B,)
+            on = choice != mask
+            going, x = going[on], torch.cat((x[on], choice[on, None]), dim=1)
+            for row, character in zip(going.tolist(), choice[on].tolist(), strict=True):
+                written[row].append(character)
+        for i, ids in zip(rows, written, strict=True):
+            answers[i] = vocabulary.decode(ids)
+    model.train(was_training)
+    return answers
+
+
+def unanswerable(vocabulary: CharCorruptionDataset, question: str) -> str | None:
+    """Why the model cannot be asked this question, or None when it can."""
+    try:
+        length = len(vocabulary.encode(question))
+    except ValueError as error:
+        return str(error)
+    if length + 2 > vocabulary.block_size:  # a MASK and one character of an answer
+        return f"the question has {length} characters, at most {vocabulary.block_size - 2} fit into the block"
+    return None
+
+
+def evaluate_places(filepath: str, predicted_places: list[str]) -> tuple[float, float]:
+    """(total, correct) of predictions, one a row of a question file; (0, 0) when the file holds no places.
+
+    Raises UserError when the file is not a question file, ValueError when the counts differ.
+    """
+    pairs = parse_questions(read_text(filepath), filepath)
+    if pairs[0][1] is None:
+        print("No gold birth places provided; returning (0,0)")
+        return 0.0, 0.0
+    if len(pairs) != len(predicted_places):
+        raise ValueError(f"{len(predicted_places)} predictions for the {len(pairs)} questions of {filepath}")
+    correct = sum(place == predicted for (_, place), predicted in zip(pairs, predicted_places, strict=True))
+    return float(len(pairs)), float(correct)
+
+
+def accuracy_line(total: float, correct: float) -> str:
+    """The line that reports an accuracy."""
+    return f"Correct: {correct} out of {total}: {round(100 * correct / total, 2)}%"
