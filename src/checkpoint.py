@@ -1,6 +1,7 @@
 """Params files: plain state_dicts under the course's names, read without running code from them."""
 
 import pickle
+import re
 from zipfile import BadZipFile
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from files import UserError, atomic_write
 from model import GPT, GPTConfig
 
-WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before a name
+WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before a name
 
 
 def save_params(model: GPT, path: str) -> None:
@@ -27,11 +28,12 @@ def read_params(path: str) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (pickle.UnpicklingError, BadZipFile, RuntimeError, EOFError, ValueError, KeyError):
-        raise UserError(f"{path}: not a whole params file, or one that holds more than tensors; write it anew") from None
+        raise UserError(
+            f"{path}: not a whole params file, or one that holds more than tensors; write it anew"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: not a params file; one holds the names and tensors of a state_dict")
-    for prefix in WRAPPERS:
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    state = {WRAPPERS.sub("", name): value for name, value in state.items()}
     # some course solutions for rope keep the table of rotations, which follows from the configuration
     return {name: value for name, value in state.items() if not name.endswith(".rope_cache")}
 
@@ -75,4 +77,6 @@ def load_params(model: GPT, path: str, config: GPTConfig, corpus_path: str) -> N
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})") from None
+        raise UserError(
+            f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})"
+        ) from None

@@ -32,7 +32,9 @@ class CharCorruptionDataset(Dataset):
         for mark in (self.PAD_CHAR, self.MASK_CHAR):
             if mark in data:
                 line = data[: data.index(mark)].count("\n") + 1
-                raise UserError(f"{name}, line {line}: holds {mark!r}, a mark of the vocabulary; take it out of the text")
+                raise UserError(
+                    f"{name}, line {line}: holds {mark!r}, a mark of the vocabulary; take it out of the text"
+                )
 
         codes = np.frombuffer((data + "\n").encode("utf-32-le"), dtype=np.uint32)
         seen = np.zeros(sys.maxunicode + 1, dtype=bool)
@@ -90,7 +92,7 @@ class CharCorruptionDataset(Dataset):
         is_mark = (position == start) | (position == second_mark) | (position == length + 2)
         string = string.masked_fill(is_mark, self.stoi[self.MASK_CHAR])
         string = string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR])
-        return string[:, :-1], string[:, 1:]
+        return string[:, :-1].contiguous(), string[:, 1:].contiguous()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Raises ValueError that names a character outside the vocabulary."""
@@ -126,9 +128,9 @@ class NameDataset(Dataset):
             string = torch.tensor(asked + answer)
             if len(string) > self.block_size:
                 raise UserError(
-                    f"{name}, line {row + 1}: question and place take {len(string)} characters, block_size is {self.block_size}"
+                    f"{name}, line {row + 1}: question and place take {len(string)} characters of {self.block_size}"
                 )
-            x[row, : len(string) - 1] = string[:-1]
+            x[row, : len(string)] = string[: self.block_size - 1]
             y[row, len(asked) - 1 : len(string) - 1] = string[len(asked) :]
         self._x, self._y = x, y  # (rows, block_size - 1)
 
@@ -154,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "dataset_type",
         choices=["namedata", "charcorruption"],
-        help="namedata: question-place pairs of birth_places_train.tsv; charcorruption: corrupted documents of wiki.txt",
+        help="namedata: pairs of birth_places_train.tsv; charcorruption: corrupted documents of wiki.txt",
     )
     arguments = parser.parse_args(argv)
     documents = CharCorruptionDataset(read_text("wiki.txt"), block_size=128, name="wiki.txt")

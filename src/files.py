@@ -60,8 +60,10 @@ def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None
         if len(places) > 1:
             raise UserError(f"{name}, line {number}: {len(places) + 1} columns, 'question<TAB>place' has 2")
         if with_places != bool(places):
-            found, first = ("a", "no") if places else ("no", "a")
-            raise UserError(f"{name}, line {number}: {found} tab, but line 1 has {first} tab; give all lines a place or none")
+            found, first = ("a", "none") if places else ("no", "one")
+            raise UserError(
+                f"{name}, line {number}: {found} tab, but line 1 has {first}; give every line a place, or no line"
+            )
         if places and not places[0].strip():
             raise UserError(f"{name}, line {number}: no place behind the tab")
         pairs.append((question, places[0] if places else None))
@@ -98,7 +100,7 @@ def check_writable(path: str) -> None:
 
 @contextmanager
 def atomic_write(path: str) -> Iterator[BinaryIO]:
-    """A file object whose content replaces `path` in one step when the block ends; on an error `path` stays as it was."""
+    """A file object whose content replaces `path` in one step when the block ends; an error leaves `path` as it was."""
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:

@@ -129,7 +129,9 @@ class GPT(nn.Module):
         if perceiver:
             self.down_block = DownProjectBlock(config)
             self.up_block = UpProjectBlock(config)
-        n_block, length = (config.n_layer - 2, config.bottleneck_dim) if perceiver else (config.n_layer, config.block_size)
+        n_block, length = (
+            (config.n_layer - 2, config.bottleneck_dim) if perceiver else (config.n_layer, config.block_size)
+        )
         self.blocks = nn.Sequential(*(Block(config, length) for _ in range(n_block)))
         self.ln_f = nn.LayerNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -157,13 +159,12 @@ class GPT(nn.Module):
         (B, T, vocab_size), and with targets the mean cross-entropy in nats a target character, else None. Raises
         ValueError when T is longer than block_size.
         """
-        T = idx.size(1)
-        if T > self.block_size:
-            raise ValueError(f"a sequence of {T} characters is longer than block_size {self.block_size}")
+        if idx.size(1) > self.block_size:
+            raise ValueError(f"a sequence of {idx.size(1)} characters is longer than block_size {self.block_size}")
 
         x = self.tok_emb(idx)  # (B, T, C)
         if self.variant != "rope":
-            x = x + self.pos_emb[:, :T]
+            x = x + self.pos_emb[:, : idx.size(1)]
         x = self.drop(x)
         if self.variant == "perceiver":
             x = self.up_block(self.blocks(self.down_block(x)), x)

@@ -92,9 +92,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def read_corpora(arguments: argparse.Namespace) -> Corpora:
     """Reads every input and checks every output of the run, before any work. Raises UserError."""
-    if arguments.function != "pretrain" and arguments.reading_params_path is not None:
-        if not Path(arguments.reading_params_path).exists():
-            raise UserError(f"{arguments.reading_params_path}: no such file; pretrain or finetune writes one")
+    params_path = arguments.reading_params_path
+    if params_path is not None and not Path(params_path).exists():
+        raise UserError(f"{params_path}: no such file; pretrain or finetune writes one")
     for path in (arguments.writing_params_path, arguments.outputs_path):
         if path is not None:
             check_writable(path)
@@ -146,7 +146,8 @@ def ask(model, documents, questions: list[tuple[str, str | None]], path: str) ->
     for line, reason in enumerate(reasons, 1):
         if reason is not None:
             print(f"{path}, line {line}: {reason}; its prediction is left empty", file=sys.stderr)
-    answered = iter(answer(model, documents, [q for (q, _), reason in zip(questions, reasons) if reason is None]))
+    askable = [question for (question, _), reason in zip(questions, reasons, strict=True) if reason is None]
+    answered = iter(answer(model, documents, askable))
     return ["" if reason is not None else next(answered) for reason in reasons]
 
 

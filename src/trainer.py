@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-MICRO_BATCH_ROWS = 32  # on a CPU: small enough that sorted rows share a length, large enough for full-speed matmuls
+MICRO_BATCH_ROWS = 16  # on a CPU: small enough that sorted rows share a length, large enough for full-speed matmuls
 
 
 @dataclass
@@ -36,7 +36,7 @@ class TrainerConfig:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; auto is a CUDA GPU, else Apple's MPS, else the CPU. Raises ValueError if it is not there."""
+    """The device of that name; auto is a CUDA GPU, else MPS, else the CPU. Raises ValueError if it is not there."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, here in available.items() if here)
@@ -82,7 +82,7 @@ def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterato
     columns = torch.arange(1, y.size(1) + 1, device=y.device)
     lengths = ((y != ignore_index) * columns).amax(dim=1)  # (B,)
     for part in lengths.argsort(stable=True).split(rows):
-        T = max(1, int(lengths[part[-1]]))
+        T = min(y.size(1), -(-int(lengths[part[-1]]) // 8) * 8)
         yield x[part, :T], y[part, :T]
 
 
@@ -111,7 +111,6 @@ class Trainer:
             betas=config.betas,
             fused=self.device.type != "mps",
         )
-        self.epoch = 0
         self.steps = 0
         self.tokens = 0  # seen so far, padding counted: what the schedule goes by
 
@@ -144,7 +143,7 @@ class Trainer:
             return self.model(x, y)[1]
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """One update of the parameters. Returns the loss and the norm of the gradient before clipping, on the device."""
+        """One update of the parameters. Returns the loss and the gradient's norm before clipping, on the device."""
         config = self.config
         self.tokens += y.numel()
         if config.lr_decay:
@@ -176,9 +175,9 @@ class Trainer:
         steps_an_epoch = math.ceil(len(self.train_dataset) / self.config.batch_size)
         bar = tqdm(total=self.config.max_epochs * steps_an_epoch, unit="step", dynamic_ncols=True)
         shown_at, characters = time.perf_counter(), torch.zeros((), dtype=torch.int64, device=self.device)
-        for self.epoch in range(1, self.config.max_epochs + 1):
+        for epoch in range(1, self.config.max_epochs + 1):
             self.model.train()
-            bar.set_description(f"epoch {self.epoch}/{self.config.max_epochs}", refresh=False)
+            bar.set_description(f"epoch {epoch}/{self.config.max_epochs}", refresh=False)
             for x, y in self.batches(self.train_dataset, shuffle=True):
                 loss, norm = self.step(x, y)
                 characters += x.count_nonzero()
@@ -191,7 +190,7 @@ class Trainer:
             for function in self.on_epoch_end:
                 figures |= function(self)
             for name, value in figures.items():
-                bar.write(f"epoch {self.epoch}: {name} {value:.4g}")
+                bar.write(f"epoch {epoch}: {name} {value:.4g}")
                 self.log(name, value)
         bar.close()
 

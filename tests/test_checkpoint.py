@@ -1,0 +1,107 @@
+"""Params files: both ways, refused when they are something else, never half written."""
+
+import pickle
+
+import pytest
+import torch
+
+import checkpoint
+from checkpoint import load_params, read_params, save_params, trained_as
+from files import UserError
+from model import GPT, GPTConfig
+
+VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
+
+
+def config(variant: str, vocab_size: int = 20, bottleneck_dim: int = 8) -> GPTConfig:
+    return GPTConfig(vocab_size, 24, 3, 2, 16, variant, bottleneck_dim)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_parameters_travel(tmp_path, variant, prefix):
+    path = str(tmp_path / "a.params")
+    model = GPT(config(variant))
+    save_params(model, path)
+    plain = torch.load(path, weights_only=True)
+    torch.save({prefix + name: value for name, value in plain.items()}, path)
+    other = GPT(config(variant))
+    load_params(other, path, config(variant), "wiki.txt")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    assert trained_as(plain)["variant"] == variant
+
+
+def test_a_table_of_rotations_in_the_file_is_no_hindrance(tmp_path):
+    path = str(tmp_path / "a.params")
+    model = GPT(config("rope"))
+    torch.save(model.state_dict() | {"blocks.0.attn.rope_cache": torch.zeros(24, 4, 2)}, path)
+    load_params(GPT(config("rope")), path, config("rope"), "wiki.txt")
+
+
+@pytest.mark.parametrize(
+    ("written", "read", "message"),
+    [
+        (config("rope"), config("vanilla"), "trained as rope, not vanilla"),
+        (config("vanilla"), config("rope"), "trained as vanilla, not rope"),
+        (config("vanilla"), config("synthesizer"), "trained as vanilla, not synthesizer"),
+        (config("synthesizer"), config("perceiver"), "trained as synthesizer, not perceiver"),
+        (config("perceiver"), config("vanilla"), "trained as perceiver, not vanilla"),
+        (config("perceiver"), config("perceiver", bottleneck_dim=4), "--bottleneck_dim 8, not 4"),
+        (config("vanilla"), config("vanilla", vocab_size=21), "vocabulary of 20 characters, wiki.txt has 21"),
+        (GPTConfig(20, 32, 3, 2, 16), config("vanilla"), "block_size of 32, this project one of 24"),
+        (GPTConfig(20, 24, 2, 2, 16), config("vanilla"), "not the parameters of a vanilla model"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_with_what_it_is(tmp_path, written, read, message):
+    path = str(tmp_path / "a.params")
+    save_params(GPT(written), path)
+    with pytest.raises(UserError, match=message) as error:
+        load_params(GPT(read), path, read, "wiki.txt")
+    assert str(error.value).startswith(path) and "\n" not in str(error.value)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (open, ("bombed", "w"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not a params file"),
+        lambda path: path.write_bytes(path.read_bytes()[:-500]),
+        lambda path: path.write_bytes(pickle.dumps({"tok_emb.weight": Bomb()})),
+        lambda path: torch.save({"tok_emb.weight": Bomb()}, path),
+        lambda path: torch.save([1, 2, 3], path),
+        lambda path: torch.save({"epoch": 3}, path),
+        lambda path: path.unlink(),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+)
+def test_broken_and_hostile_files_end_in_one_line_and_run_nothing(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.params"
+    save_params(GPT(config("vanilla")), str(path))
+    make(path)
+    with pytest.raises(UserError) as error:
+        read_params(str(path))
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    assert not (tmp_path / "bombed").exists()
+
+
+def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.params"
+    save_params(GPT(config("vanilla")), str(path))
+    before = path.read_bytes()
+
+    def half(state, file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint.torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        save_params(GPT(config("rope")), str(path))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.params"]

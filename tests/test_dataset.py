@@ -1,0 +1,166 @@
+"""The vocabulary, the statistics of span corruption, and question-place pairs."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import PAIRS, PEOPLE, WIKI
+
+from dataset import CharCorruptionDataset, NameDataset
+from files import UserError
+
+MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
+
+
+def take_apart(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str, str]:
+    """(prefix, suffix, masked_content) of an example, after checking its form."""
+    assert x.shape == y.shape == (dataset.block_size - 1,)
+    assert x.dtype == y.dtype == torch.int64
+    assert torch.equal(x[1:], y[:-1])
+    string = dataset.itos[int(x[0])] + dataset.decode(y)
+    content = string.rstrip(PAD)
+    assert PAD not in content
+    prefix, suffix, masked, end = content.split(MASK)
+    assert end == ""
+    return prefix, suffix, masked
+
+
+def test_vocabulary_is_two_marks_then_the_sorted_characters(documents):
+    assert documents.stoi[PAD] == 0 and documents.stoi[MASK] == 1
+    assert [documents.itos[i] for i in range(2, documents.vocab_size)] == sorted(set(WIKI))
+    assert documents.vocab_size == len(set(WIKI)) + 2 == len(documents.itos) == len(documents.stoi)
+    assert documents.num_characters == len(WIKI)
+
+
+def test_a_trailing_newline_makes_a_last_empty_document(documents):
+    assert len(documents) == len(PEOPLE) + 1 and documents.data[-1] == ""
+    assert len(CharCorruptionDataset(WIKI.rstrip("\n"), 128)) == len(PEOPLE)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "a", "a\n\nabc\nabcd\n", "x" * 500])
+def test_short_and_long_documents_give_back_their_beginning(text):
+    dataset = CharCorruptionDataset(text, 128)
+    for idx, document in enumerate(dataset.data):
+        for _ in range(20):
+            prefix, suffix, masked = take_apart(dataset, *dataset[idx])
+            rebuilt = prefix + masked + suffix
+            assert document.startswith(rebuilt)
+            assert min(len(document), 4) <= len(rebuilt) <= 112
+
+
+def test_negative_and_too_large_indices_behave_as_in_a_list(documents):
+    take_apart(documents, *documents[-1])
+    with pytest.raises(IndexError):
+        documents[len(documents)]
+
+
+def test_batches_and_items_share_one_corruption(documents):
+    indices = torch.tensor([3, 0, 6, 3])
+    x, y = documents.batch(indices)
+    torch.manual_seed(0)
+    again, _ = documents.batch(indices)
+    assert torch.equal(x, again)
+    for row, idx in enumerate(indices.tolist()):
+        prefix, suffix, masked = take_apart(documents, x[row], y[row])
+        assert documents.data[idx].startswith(prefix + masked + suffix)
+    torch.manual_seed(5)
+    item = documents[2]
+    torch.manual_seed(5)
+    batch = documents.batch(torch.tensor([2]))
+    assert torch.equal(item[0], batch[0][0]) and torch.equal(item[1], batch[1][0])
+
+
+@pytest.fixture(scope="module")
+def draws() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truncated lengths, masked lengths and starts of the span in 100,000 corruptions of one long document."""
+    dataset = CharCorruptionDataset("abcdefghij" * 40, 128)
+    torch.manual_seed(1)
+    x, y = dataset.batch(torch.zeros(100_000, dtype=torch.int64))
+    strings = torch.cat((x[:, :1], y), dim=1).numpy()  # (draws, block_size)
+    marks = np.nonzero(strings == dataset.stoi[MASK])[1].reshape(-1, 3)  # three in each
+    return marks[:, 2] - 2, marks[:, 2] - marks[:, 1] - 1, marks[:, 0]
+
+
+def test_every_truncated_length_is_as_likely(draws):
+    lengths, _, _ = draws
+    values, counts = np.unique(lengths, return_counts=True)
+    assert values.tolist() == list(range(4, 113))
+    expected = len(lengths) / len(values)
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    assert chi_squared < 108 + 5 * np.sqrt(2 * 108)  # mean and five standard deviations for 108 degrees of freedom
+
+
+def test_a_quarter_is_masked_on_average_at_every_length(draws):
+    lengths, masked, _ = draws
+    assert abs((masked / lengths).mean() - 0.25) < 0.002
+    for length in range(4, 113):
+        here = masked[lengths == length]
+        assert abs(here.mean() - length / 4) < 5 * here.std() / np.sqrt(len(here)) + 1e-9
+        assert here.min() == 1
+        assert here.max() <= length / 2
+        if length >= 8:
+            assert len(np.unique(here)) >= length // 2 - 1  # really random
+
+
+def test_the_span_may_start_anywhere(draws):
+    lengths, masked, start = draws
+    assert start.min() == 0 and (start <= lengths - masked).all()
+    assert (start == lengths - masked).any()
+    position = start / (lengths - masked)
+    assert abs(position.mean() - 0.5) < 0.01
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_very_short_documents_are_masked_a_quarter_of_the_time_a_character(length):
+    dataset = CharCorruptionDataset("abc"[:length], 128)
+    x, y = dataset.batch(torch.zeros(20_000, dtype=torch.int64))
+    marks = torch.nonzero(torch.cat((x[:, :1], y), dim=1) == 1)[:, 1].reshape(-1, 3)
+    masked = (marks[:, 2] - marks[:, 1] - 1).double()
+    assert abs(masked.mean() - length / 4) < 0.02
+
+
+@pytest.mark.parametrize("mark", [PAD, MASK])
+def test_a_mark_inside_the_text_is_named_with_its_line(mark):
+    with pytest.raises(UserError, match=r"wiki\.txt, line 2: "):
+        CharCorruptionDataset(f"fine\nnot {mark} fine\n", 128, "wiki.txt")
+
+
+def test_a_block_without_room_is_refused():
+    with pytest.raises(ValueError, match="block_size 16"):
+        CharCorruptionDataset("text", 16)
+
+
+def test_pairs_put_the_loss_on_the_place_and_its_marks(documents):
+    names = NameDataset(documents, PAIRS)
+    assert len(names) == len(PEOPLE)
+    for idx, (name, place) in enumerate(PEOPLE):
+        question = f"Where was {name} born?"
+        x, y = names[idx]
+        assert x.shape == y.shape == (127,)
+        assert documents.decode(x) == (question + MASK + place + MASK).ljust(128, PAD)[:-1]
+        assert documents.decode(y) == (PAD * (len(question) - 1) + MASK + place + MASK).ljust(127, PAD)
+    x, y = names.batch(torch.tensor([4, 1]))
+    assert torch.equal(x[1], names[1][0]) and torch.equal(y[0], names[4][1])
+
+
+@pytest.mark.parametrize("text", [PAIRS.rstrip("\n"), PAIRS.replace("\n", "\r\n"), PAIRS + "\n\n"])
+def test_line_ends_neither_lose_nor_invent_rows(documents, text):
+    names = NameDataset(documents, text)
+    assert [(question, place) for question, place in names.data] == [
+        (f"Where was {name} born?", place) for name, place in PEOPLE
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("Where was Ada Lovelace born?", "line 2: no tab"),
+        ("Where was Ada Lovelace born?\tLondon\tEngland", "line 2: 3 columns"),
+        ("\tLondon", "line 2: no question"),
+        ("Where was Ada Lovelace born?\t", "line 2: no place"),
+        ("Where was 王 born?\tLondon", "line 2: the character '王'"),
+        (f"Where was {'A' * 120} born?\tLondon", "line 2: question and place take"),
+    ],
+)
+def test_a_wrong_row_is_named(documents, row, message):
+    with pytest.raises(UserError, match=rf"pairs\.tsv, {message}"):
+        NameDataset(documents, f"Where was Björk born?\tReykjavík\n{row}\n", "pairs.tsv")

@@ -1,0 +1,199 @@
+"""Optimizer groups, schedule, micro-batches, and the loop on our datasets and on any other."""
+
+import math
+
+import pytest
+import torch
+from conftest import PAIRS, WIKI
+from torch.utils.data import TensorDataset
+
+from dataset import CharCorruptionDataset, NameDataset
+from model import GPT, GPTConfig
+from trainer import (
+    Trainer,
+    TrainerConfig,
+    learning_rate_multiplier,
+    micro_batches,
+    parameter_groups,
+    pick_device,
+    pick_precision,
+)
+
+VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
+
+
+def small_model(vocab_size: int, variant: str = "vanilla", dropout: float = 0.1) -> GPT:
+    sizes = {"n_layer": 3, "n_head": 2, "n_embd": 32, "bottleneck_dim": 16}
+    drop = {"embd_pdrop": dropout, "resid_pdrop": dropout, "attn_pdrop": dropout}
+    return GPT(GPTConfig(vocab_size, 128, variant=variant, **sizes, **drop))
+
+
+def config(**wanted) -> TrainerConfig:
+    return TrainerConfig(**({"max_epochs": 1, "batch_size": 4, "device": "cpu", "precision": "fp32"} | wanted))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "multiplier"),
+    [
+        (0, 0.0),
+        (50, 0.5),
+        (100, 1.0),
+        (600, 0.5),  # half way from warm-up to final_tokens
+        (350, 0.5 * (1 + math.cos(math.pi / 4))),
+        (1100, 0.1),  # the cosine is 0 here, the floor holds
+        (1600, 0.5),  # past final_tokens it rises again
+        (2100, 1.0),
+    ],
+)
+def test_schedule(tokens, multiplier):
+    assert learning_rate_multiplier(tokens, 100, 1100) == pytest.approx(multiplier)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weight_decay_falls_on_matmul_weights_only(variant):
+    model = small_model(20, variant)
+    names = {id(p): name for name, p in model.named_parameters()}
+    decayed, rest = parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+    decayed, rest = ({names[id(p)] for p in group["params"]} for group in (decayed, rest))
+    assert decayed | rest == set(names.values()) and not decayed & rest
+    matmuls = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    matmuls |= {name for name in names.values() if name.endswith(".w2")}
+    assert decayed == matmuls
+
+
+def test_micro_batches_hold_every_target_once(documents):
+    x, y = documents.batch(torch.arange(len(documents)))
+    parts = list(micro_batches(x, y, 3, ignore_index=0))
+    assert [len(part_x) for part_x, _ in parts] == [3, 3, 1]
+    rows = [
+        tuple((row * (y_row != 0)).tolist() + [0] * (127 - len(row)) for row in (x_row, y_row))
+        for part in parts
+        for x_row, y_row in zip(*part, strict=True)
+    ]
+    x[y == 0] = 0  # the end mark as an input, which stands behind the last target
+    assert sorted(rows) == sorted((a.tolist(), b.tolist()) for a, b in zip(x, y, strict=True))
+    assert all((part_y[:, -1] != 0).any() for _, part_y in parts)  # as short as it can be
+    assert sum(part_x.numel() for part_x, _ in parts) < x.numel()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_in_micro_batches_has_the_gradients_of_the_plain_batch(documents, variant):
+    """The optimised step against the plain one of equation and textbook: fp32, no dropout, one padded batch."""
+    model = small_model(documents.vocab_size, variant, dropout=0.0)
+    names = NameDataset(documents, PAIRS)
+    for dataset in (documents, names):
+        x, y = dataset.batch(torch.arange(len(dataset)))
+        _, loss = model(x, y)
+        plain = torch.autograd.grad(loss, list(model.parameters()))
+        trainer = Trainer(model, dataset, None, config())
+        total = 0.0
+        for part_x, part_y, share in trainer.parts(x, y, dataset):
+            part = trainer.loss(part_x, part_y) * share
+            part.backward()
+            total += part.item()
+        assert total == pytest.approx(loss.item(), abs=1e-6)
+        for expected, p in zip(plain, model.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, expected, atol=1e-6, rtol=1e-4)
+        model.zero_grad()
+
+
+def test_an_epoch_visits_every_document_once_in_a_new_order(documents):
+    trainer = Trainer(small_model(documents.vocab_size), documents, None, config(max_epochs=3))
+    seen: list[int] = []
+    batch = documents.batch
+    documents.batch = lambda indices: (seen.extend(indices.tolist()), batch(indices))[1]
+    trainer.train()
+    epochs = [seen[i : i + len(documents)] for i in range(0, len(seen), len(documents))]
+    assert len(epochs) == 3 and all(sorted(epoch) == list(range(len(documents))) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert trainer.tokens == 3 * len(documents) * 127 and trainer.steps == 6
+
+
+def test_learning_rate_follows_the_tokens(documents):
+    trainer = Trainer(
+        small_model(documents.vocab_size),
+        documents,
+        None,
+        config(learning_rate=1e-3, lr_decay=True, warmup_tokens=127, final_tokens=100 * 127),
+    )
+    x, y = documents.batch(torch.arange(4))
+    for steps in range(1, 60):
+        trainer.step(x, y)
+        expected = 1e-3 * learning_rate_multiplier(steps * 4 * 127, 127, 100 * 127)
+        assert all(group["lr"] == pytest.approx(expected) for group in trainer.optimizer.param_groups)
+
+
+def test_gradients_are_clipped(documents):
+    model = small_model(documents.vocab_size)
+    trainer = Trainer(model, documents, None, config(grad_norm_clip=1e-3))
+    norms = []
+    trainer.optimizer.step = lambda: norms.append(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
+    _, norm = trainer.step(*documents.batch(torch.arange(7)))
+    assert norm > 1e-3 and norms[0] == pytest.approx(1e-3, rel=1e-3)
+
+
+def train_pairs(seed: int, precision: str = "fp32") -> tuple[dict[str, torch.Tensor], float]:
+    torch.manual_seed(seed)
+    documents = CharCorruptionDataset(WIKI, 128)
+    names = NameDataset(documents, PAIRS)
+    model = small_model(documents.vocab_size)
+    trainer = Trainer(model, names, names, config(max_epochs=40, learning_rate=3e-3, precision=precision))
+    trainer.train()
+    return model.state_dict(), trainer.test_loss()
+
+
+def test_training_learns_and_the_same_seed_gives_the_same_parameters():
+    first, loss = train_pairs(1)
+    again, _ = train_pairs(1)
+    other, _ = train_pairs(2)
+    assert loss < 1.0  # of ln(27) = 3.3 at the start
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_bf16_learns_too_and_keeps_fp32_parameters():
+    state, loss = train_pairs(1, "bf16")
+    assert loss < 1.0
+    assert all(value.dtype == torch.float32 for value in state.values())
+
+
+class Regression(torch.nn.Module):
+    """Not a language model: the trainer must not care."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 1)
+
+    def forward(self, x, y):
+        out = self.layer(x)
+        return out, (out - y).square().mean()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_any_dataset_of_pairs_and_any_model_train(num_workers, capsys):
+    x = torch.randn(64, 3)
+    dataset = TensorDataset(x, x @ torch.tensor([[1.0], [-2.0], [0.5]]))
+    model = Regression()
+    trainer = Trainer(
+        model,
+        dataset,
+        dataset,
+        config(max_epochs=3 if num_workers else 60, batch_size=16, learning_rate=0.05, num_workers=num_workers),
+    )
+    logged = []
+    trainer.on_epoch_end.append(lambda t: logged.append(t.steps) or {"answer": 42.0})
+    trainer.train()
+    assert logged == [4 * (i + 1) for i in range(trainer.config.max_epochs)]
+    assert "answer 42" in capsys.readouterr().out
+    if not num_workers:
+        assert trainer.test_loss() < 0.01
+
+
+def test_devices_and_precisions_that_are_not_there_are_named():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_precision("fp32", torch.device("cpu")) == torch.float32
+    assert pick_precision("bf16", torch.device("cpu")) == torch.bfloat16
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no cuda"):
+            pick_device("cuda")
