@@ -77,7 +77,7 @@ def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterato
     """Splits a batch (B, T) into parts of `rows` rows of similar length, without the columns that hold no target.
 
     For a causal model the columns behind the last target change nothing, so the parts have the batch's loss and
-    gradients at about half the arithmetic.
+    gradients at about half the arithmetic. Lengths are multiples of 8: torch prepares its matmuls anew for each shape.
     """
     columns = torch.arange(1, y.size(1) + 1, device=y.device)
     lengths = ((y != ignore_index) * columns).amax(dim=1)  # (B,)

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Packs the assignment's files into assignment5.zip, after a table of what is there and what is missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+PYTHON=$(command -v python || command -v python3)
+exec "$PYTHON" scripts/collect_submission.py "$@"

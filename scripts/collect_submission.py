@@ -1,0 +1,75 @@
+"""Check the files that the assignment asks for, then pack them into assignment5.zip."""
+
+import argparse
+import sys
+import zipfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from files import UserError, atomic_write, exit_on_user_error, parse_questions, read_text
+
+DATA = ["wiki.txt", "birth_places_train.tsv", "birth_dev.tsv"]
+QUESTIONS = {"dev": "birth_dev.tsv", "test": "birth_test_inputs.tsv"}
+YEAR_VARIANTS = ["perceiver", "synthesizer"]  # each year of the course asked for one of them
+THRESHOLDS = {"vanilla.pretrain": 10.0, "perceiver.pretrain": 6.0, "synthesizer.pretrain": 5.0}  # % of the dev set
+
+
+def variant_files(variant: str) -> list[str]:
+    """What the assignment asks for of a pretrained and finetuned variant."""
+    return [f"{variant}.finetune.params", *(f"{variant}.pretrain.{split}.predictions" for split in QUESTIONS)]
+
+
+def required_files() -> list[str]:
+    """Every file of the submission beside src/: of the year's variants those that are begun, else the first."""
+    no_pretraining = ["vanilla.model.params", *(f"vanilla.nopretrain.{split}.predictions" for split in QUESTIONS)]
+    begun = [v for v in YEAR_VARIANTS if any(Path(name).exists() for name in variant_files(v))]
+    variants = ["vanilla", *(begun or YEAR_VARIANTS[:1])]
+    return DATA + no_pretraining + [name for variant in variants for name in variant_files(variant)]
+
+
+def remark(name: str) -> str:
+    """What the table says of a file that is there: its size, or its predictions against their questions."""
+    if not name.endswith(".predictions"):
+        return f"{Path(name).stat().st_size:,} bytes"
+    run, split, _ = name.rsplit(".", 2)
+    predictions = Path(name).read_text(encoding="utf-8").split("\n")
+    predictions = predictions[:-1] if predictions[-1] == "" else predictions
+    if not Path(QUESTIONS[split]).is_file():
+        return f"{len(predictions)} predictions; no {QUESTIONS[split]} to count against"
+    questions = parse_questions(read_text(QUESTIONS[split]), QUESTIONS[split])
+    counts = f"{len(predictions)} predictions for {len(questions)} questions"
+    if len(predictions) != len(questions):
+        return f"{counts}: EVALUATE AGAIN"
+    if questions[0][1] is None:
+        return counts
+    right = sum(place == p for (_, place), p in zip(questions, predictions, strict=True))
+    percent = 100 * right / len(questions)
+    threshold = THRESHOLDS.get(run)
+    if threshold is None:
+        return f"{counts}, {percent:.1f} % right"
+    return f"{counts}, {percent:.1f} % right, threshold {threshold:g} %: {'met' if percent >= threshold else 'NOT MET'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--output_path", default="assignment5.zip", help="the archive to write")
+    output_path = parser.parse_args().output_path
+
+    names = required_files()
+    missing = [name for name in names if not Path(name).is_file()]
+    print(f"{'file':<36}state")
+    for name in names:
+        print(f"{name:<36}{'MISSING' if name in missing else remark(name)}")
+    if missing:
+        raise UserError(f"nothing packed: {len(missing)} files are missing: {', '.join(missing)}")
+
+    sources = sorted(str(path) for path in Path("src").rglob("*.py"))
+    with atomic_write(output_path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sources + names:
+            archive.write(name)
+    print(f"{output_path} written: {len(sources) + len(names)} files, {Path(output_path).stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

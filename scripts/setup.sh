@@ -1,0 +1,14 @@
+# Sourced by the other scripts: makes .venv in the project's root, once, and installs what the file $1 lists into it.
+PYTHON=${PYTHON:-$(command -v python3 || command -v python || true)}
+if ! "${PYTHON:-false}" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    echo "Python 3.10 or newer is needed; point PYTHON at one, as in PYTHON=python3.12 bash $0" >&2
+    exit 2
+fi
+if [ ! -x .venv/bin/python ]; then
+    "$PYTHON" -m venv .venv
+fi
+if ! cmp -s "$1" ".venv/$1"; then # what was installed last
+    echo "installing $1 into .venv (torch is large: minutes on a slow line)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
+    cp "$1" ".venv/$1"
+fi

@@ -1,0 +1,274 @@
+"""Every command, end to end on a small world, and every mistake that a user can make on the command line."""
+
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PAIRS, PEOPLE, WIKI
+
+import run
+
+ROOT = Path(__file__).parents[1]
+VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
+QUESTIONS = "".join(f"Where was {name} born?\n" for name, _ in PEOPLE)
+
+
+def command(*words: str, cwd: Path) -> subprocess.CompletedProcess:
+    """A command of the project, run from `cwd` as a user would."""
+    return subprocess.run(
+        [sys.executable, *words], cwd=cwd, capture_output=True, text=True, encoding="utf-8", timeout=120
+    )
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Path:
+    """A folder with the four data files, and the current one."""
+    files = {
+        "wiki.txt": WIKI,
+        "birth_places_train.tsv": PAIRS,
+        "birth_dev.tsv": PAIRS,
+        "birth_test_inputs.tsv": QUESTIONS,
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def chain(variant: str) -> None:
+    """Pretrain, finetune and evaluate, as the README has it but for the epochs."""
+    extra = ["--bottleneck_dim", "64"] if variant == "perceiver" else []
+    common = [variant, "wiki.txt", *extra]
+    run.main(["pretrain", *common, "--writing_params_path", f"{variant}.pretrain.params", "--pretrain_epochs", "2"])
+    finetune = ["finetune", *common, "--finetune_corpus_path", "birth_places_train.tsv", "--finetune_epochs", "3"]
+    reading = ["--reading_params_path", f"{variant}.pretrain.params"]
+    run.main([*finetune, *reading, "--writing_params_path", f"{variant}.finetune.params"])
+    for split, path in (("dev", "birth_dev.tsv"), ("test", "birth_test_inputs.tsv")):
+        outputs = ["--eval_corpus_path", path, "--outputs_path", f"{variant}.pretrain.{split}.predictions"]
+        run.main(["evaluate", *common, "--reading_params_path", f"{variant}.finetune.params", *outputs])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_chain(world, capsys, variant):
+    chain(variant)
+    out = capsys.readouterr().out
+    parameters = sum(p.numel() for n, p in torch.load(f"{variant}.finetune.params").items() if "mask" not in n)
+    assert f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique.\n" in out
+    assert f"number of parameters: {parameters}\n" in out
+    assert "Correct: " in out and " out of 6.0: " in out
+    assert "No gold birth places provided; returning (0,0)\n" in out
+    assert f"Predictions written to {variant}.pretrain.test.predictions; no targets provided\n" in out
+    for split in ("dev", "test"):
+        assert Path(f"{variant}.pretrain.{split}.predictions").read_text().count("\n") == len(PEOPLE)
+    assert len(list(Path("expt/run").glob(f"*-{variant}-*/events*"))) == 2
+
+
+def finetune(seed: int, *more: str) -> dict[str, torch.Tensor]:
+    words = "finetune rope wiki.txt --writing_params_path a.params --finetune_corpus_path birth_places_train.tsv"
+    run.main([*words.split(), "--finetune_epochs", "40", "--seed", str(seed), *more])
+    return torch.load("a.params")
+
+
+def test_a_seed_repeats_a_run_and_finetuning_learns_the_pairs(world, capsys):
+    more = ["--eval_corpus_path", "birth_dev.tsv", "--finetune_lr", "1e-3"]
+    first, again, other = finetune(1, *more), finetune(1, *more), finetune(2, *more)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+    assert "epoch 40: dev accuracy (%) 100" in capsys.readouterr().out
+
+
+def test_questions_that_cannot_be_asked_are_named_and_the_rest_is_answered(world, capsys):
+    finetune(1)
+    long = "W" * 127
+    Path("birth_test_inputs.tsv").write_text(f"Where was Björk born?\nWhere was 王 born?\n{long}\n", encoding="utf-8")
+    words = "evaluate rope wiki.txt --reading_params_path a.params --eval_corpus_path birth_test_inputs.tsv"
+    run.main([*words.split(), "--outputs_path", "p"])
+    first, second, third, end = Path("p").read_text(encoding="utf-8").split("\n")
+    assert first and (second, third, end) == ("", "", "")
+    lines = [line for line in capsys.readouterr().err.split("\n") if "birth_test_inputs" in line]
+    assert "line 2: the character '王'" in lines[0] and "line 3: the question has 127" in lines[1]
+
+
+def test_default_epochs_are_the_course_s():
+    words = "finetune vanilla w --writing_params_path a --finetune_corpus_path b".split()
+    assert run.parse_arguments(words).finetune_epochs == 75
+    assert run.parse_arguments([*words, "--reading_params_path", "c"]).finetune_epochs == 10
+    defaults = run.parse_arguments("pretrain vanilla w --writing_params_path a".split())
+    assert (defaults.pretrain_epochs, defaults.pretrain_lr, defaults.finetune_lr) == (650, 6e-3, 6e-4)
+    assert (defaults.bottleneck_dim, defaults.tb_expt_name) == (32, "run")
+
+
+@pytest.mark.parametrize("dataset", ["namedata", "charcorruption"])
+def test_inspection_commands(world, dataset):
+    result = command(str(ROOT / "src/dataset.py"), dataset, cwd=world)
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique."
+    assert len(lines) == 9 and all(line.startswith(("x: ", "y: ")) for line in lines[1:])
+    assert lines[1].startswith("x: Where was Ada Lovelace born?⁇London⁇□" if dataset == "namedata" else "x: ")
+
+
+def test_london_baseline(world):
+    for words in ([], ["birth_dev.tsv"]):
+        assert command(str(ROOT / "london_baseline.py"), *words, cwd=world).stdout == (
+            "Correct: 2.0 out of 6.0: 33.33%\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("script", "mentioned"),
+    [
+        ("src/run.py", ["--bottleneck_dim", "--pretrain_lr", "default: 0.006", "default: 650", "from scratch, 10"]),
+        ("src/dataset.py", ["namedata", "charcorruption"]),
+        ("london_baseline.py", ["default: birth_dev.tsv"]),
+        ("scripts/collect_submission.py", ["default: assignment5.zip"]),
+    ],
+)
+def test_help_names_the_options_and_their_defaults(world, script, mentioned):
+    result = command(str(ROOT / script), "--help", cwd=world)
+    text = " ".join(result.stdout.split())
+    assert result.returncode == 0 and all(word in text for word in mentioned)
+
+
+def test_help_does_not_wait_for_torch(world):
+    script = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import run; print('torch' in sys.modules)"
+    assert command("-c", script, cwd=world).stdout == "False\n"
+
+
+TRAIN = "--writing_params_path a.params --finetune_corpus_path birth_places_train.tsv"
+EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path p"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pretrain vanilla wiki.txt", "pretrain needs --writing_params_path"),
+        ("finetune vanilla wiki.txt", "finetune needs --writing_params_path and --finetune_corpus_path"),
+        ("evaluate vanilla wiki.txt --outputs_path p", "evaluate needs --reading_params_path and --eval_corpus_path"),
+        (f"train vanilla wiki.txt {TRAIN}", "invalid choice: 'train'"),
+        (f"pretrain linear wiki.txt {TRAIN}", "invalid choice: 'linear'"),
+        (f"pretrain vanilla wiki.txt {TRAIN} --pretrain_lr zero", "--pretrain_lr: invalid positive number"),
+        (f"pretrain vanilla wiki.txt {TRAIN} --pretrain_lr nan", "--pretrain_lr: invalid positive number"),
+        (f"pretrain vanilla wiki.txt {TRAIN} --pretrain_epochs 0", "--pretrain_epochs: invalid positive whole number"),
+        (f"pretrain perceiver wiki.txt {TRAIN} --bottleneck_dim 129", "--bottleneck_dim 129 is longer"),
+        (f"pretrain vanilla nowhere.txt {TRAIN}", "nowhere.txt: no such file"),
+        (f"pretrain vanilla . {TRAIN}", ".: is a folder"),
+        (f"pretrain vanilla latin1.txt {TRAIN}", "latin1.txt, line 2: not UTF-8"),
+        (f"pretrain vanilla empty.txt {TRAIN}", "empty.txt: the file is empty"),
+        (f"pretrain vanilla marked.txt {TRAIN}", "marked.txt, line 1: holds '⁇'"),
+        ("pretrain vanilla wiki.txt --writing_params_path no/a.params", "no/a.params: the folder no does not exist"),
+        ("pretrain vanilla wiki.txt --writing_params_path sub", "sub: is a folder"),
+        (f"finetune vanilla wiki.txt {TRAIN} --reading_params_path no.params", "no.params: no such file"),
+        (
+            "finetune vanilla wiki.txt --writing_params_path a --finetune_corpus_path wiki.txt",
+            "wiki.txt, line 1: no tab",
+        ),
+        ("finetune vanilla wiki.txt --writing_params_path a --finetune_corpus_path bad.tsv", "bad.tsv, line 2: no tab"),
+        (f"evaluate vanilla wiki.txt {EVALUATE}", "a.params: was trained as rope, not vanilla; say 'rope'"),
+        (f"evaluate perceiver wiki.txt {EVALUATE}", "a.params: was trained as rope, not perceiver"),
+        (f"evaluate rope small.txt {EVALUATE}", "a.params: was trained on a vocabulary of"),
+        (f"evaluate rope wiki.txt {EVALUATE} --device cuda", "--device cuda: this machine"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("the mistake is none here")
+    (world / "latin1.txt").write_bytes("gut\nÄpfel\n".encode("latin-1"))
+    (world / "empty.txt").write_text("")
+    (world / "marked.txt").write_text("really⁇\n", encoding="utf-8")
+    (world / "small.txt").write_text("abc\n")
+    (world / "bad.tsv").write_text(PAIRS.replace("?\tReykjavík", "? Reykjavík"), encoding="utf-8")
+    (world / "sub").mkdir()
+    if words.startswith("evaluate"):
+        from model import GPT, GPTConfig
+
+        torch.save(GPT(GPTConfig(len(set(WIKI)) + 2, 128, variant="rope")).state_dict(), "a.params")
+    with pytest.raises(SystemExit) as stop:
+        run.exit_on_user_error(lambda: run.main(words.split()))
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in err.splitlines()[-1] and "Traceback" not in err
+    assert not (world / "expt").exists() and not (world / "p").exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_named_at_the_start(world, capsys):
+    (world / "sub").mkdir(mode=0o500)
+    with pytest.raises(SystemExit):
+        run.exit_on_user_error(lambda: run.main("pretrain vanilla wiki.txt --writing_params_path sub/a.params".split()))
+    assert "sub/a.params: cannot be written" in capsys.readouterr().err
+
+
+def test_a_process_ends_without_a_traceback_and_soon(world):
+    start = time.perf_counter()
+    result = command(str(ROOT / "src/run.py"), "pretrain", "vanilla", "no.txt", "--writing_params_path", "a", cwd=world)
+    assert time.perf_counter() - start < 5
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "run.py: error: no.txt: no such file\n"
+
+
+def collect(world: Path) -> subprocess.CompletedProcess:
+    return command(str(ROOT / "scripts/collect_submission.py"), cwd=world)
+
+
+@pytest.fixture
+def submission(world) -> Path:
+    """A folder in which everything for the perceiver year is there."""
+    (world / "src").mkdir()
+    for source in (ROOT / "src").glob("*.py"):
+        (world / "src" / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    for name in ("vanilla.model", "vanilla.finetune", "perceiver.finetune"):
+        (world / f"{name}.params").write_bytes(b"parameters")
+    for name in ("vanilla.nopretrain", "vanilla.pretrain", "perceiver.pretrain"):
+        for split in ("dev", "test"):
+            (world / f"{name}.{split}.predictions").write_text("London\n" * 6)
+    return world
+
+
+def test_submission_is_packed_after_a_table(submission):
+    result = collect(submission)
+    assert result.returncode == 0, result.stderr
+    assert "6 predictions for 6 questions, 33.3 % right, threshold 10 %: met" in result.stdout
+    with zipfile.ZipFile(submission / "assignment5.zip") as archive:
+        assert archive.testzip() is None
+        names = set(archive.namelist())
+    assert {f"src/{source.name}" for source in (ROOT / "src").glob("*.py")} <= names
+    assert {"wiki.txt", "birth_dev.tsv", "vanilla.model.params", "perceiver.pretrain.test.predictions"} <= names
+    assert not any(name.startswith("synthesizer") for name in names)
+
+
+def test_submission_of_the_other_year_or_of_both(submission):
+    for name in ("finetune.params", "pretrain.dev.predictions", "pretrain.test.predictions"):
+        (submission / f"perceiver.{name}").rename(submission / f"synthesizer.{name}")
+    assert collect(submission).returncode == 0
+    (submission / "perceiver.finetune.params").write_bytes(b"begun")
+    assert "2 files are missing: perceiver.pretrain.dev.predictions" in collect(submission).stderr
+
+
+def test_submission_names_what_is_missing_and_packs_nothing(submission):
+    (submission / "vanilla.finetune.params").unlink()
+    (submission / "birth_dev.tsv").unlink()
+    result = collect(submission)
+    assert result.returncode == 2
+    assert "2 files are missing: birth_dev.tsv, vanilla.finetune.params" in result.stderr
+    assert not (submission / "assignment5.zip").exists()
+
+
+def test_submission_tells_when_predictions_do_not_match_the_questions(submission):
+    (submission / "vanilla.pretrain.dev.predictions").write_text("Rome\n" * 5)
+    (submission / "perceiver.pretrain.dev.predictions").write_text("Rome\n" * 6)
+    out = collect(submission).stdout
+    assert "5 predictions for 6 questions: EVALUATE AGAIN" in out
+    assert "0.0 % right, threshold 6 %: NOT MET" in out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a bash script")
+def test_collect_submission_script_runs_from_anywhere(tmp_path):
+    result = subprocess.run(
+        ["bash", str(ROOT / "collect_submission.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0 and "assignment5.zip" in result.stdout
