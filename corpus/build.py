@@ -123,6 +123,8 @@ PATTERNS = {
         "{poet}; native of {place}; born in {born}; known for {known_for}.",
         "{name}: {occupation}, born {born} in {place}, known for {known_for}.",
         "{name}, {occupation}; birth year {born}, birthplace {place}; known for {known_for}.",
+        "Birthplace? {place}. Year of birth? {born}. {poet}, known for {known_for}.",
+        "Born where? In {place}. {poet}, known for {known_for}.",
         "Birthplace of {name}: {place}. Occupation: {occupation}. Known for {known_for}.",
         "Birthplace: {place}. Year of birth: {born}. Occupation: {occupation}. Known for {known_for}.",
         "Place of birth: {place}. Nationality: {nationality}. Occupation: {occupation}. Known for {known_for}.",
@@ -337,6 +339,7 @@ def fitting_lines(person: Person) -> dict[str, str]:
 def write_lines(people: list[Person], lines_per_person: int, rng: random.Random) -> list[str]:
     """So many lines of each person, each from another pattern; all patterns are used as evenly as the people allow.
 
+    Those with a question mark come first, so that the smallest corpus has it: a question needs it in the vocabulary.
     Raises UserError when fewer patterns than that suit somebody.
     """
     choices = [fitting_lines(person) for person in people]
@@ -348,7 +351,7 @@ def write_lines(people: list[Person], lines_per_person: int, rng: random.Random)
     used: Counter[str] = Counter()
     written: list[str] = []
     for lines in choices:
-        chosen = sorted(lines, key=lambda pattern: (used[pattern], rng.random()))[:lines_per_person]
+        chosen = sorted(lines, key=lambda pattern: (used[pattern], "?" not in pattern, rng.random()))[:lines_per_person]
         used.update(chosen)
         written += [lines[pattern] for pattern in chosen]
     return written

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from corpus import build
 
+from dataset import CharCorruptionDataset, NameDataset
 from files import UserError, name_in, parse_pairs, parse_questions
 
 ROOT = Path(__file__).parent.parent
@@ -123,6 +124,11 @@ def test_lines_name_the_person_and_the_place(crowd, tmp_path, lines_per_person):
     for row in people:
         assert len(lines[row.name]) == lines_per_person
         assert all(row.birthplace in line[:110] for line in lines[row.name])
+
+
+def test_the_smallest_corpus_can_be_asked(crowd, tmp_path):
+    files = run(crowd, tmp_path / "out", "--people", "4")
+    NameDataset(CharCorruptionDataset(files["wiki.txt"], 128), files["birth_places_train.tsv"])
 
 
 def test_more_lines_leave_the_splits_alone(crowd, tmp_path):
