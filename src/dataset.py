@@ -4,6 +4,7 @@ python src/dataset.py {namedata,charcorruption} prints a few examples of each.
 """
 
 import argparse
+import re
 import sys
 
 import numpy as np
@@ -18,14 +19,16 @@ class CharCorruptionDataset(Dataset):
     """Documents, one a line, with one span of each moved to its end (Raffel et al. 2020, section 3.1.4, one span).
 
     `data` is the whole text, `name` what errors call it; a trailing newline makes a last, empty document. Each access
-    draws anew from the global generator of the device: which beginning of the document, and which span of it. Raises
-    UserError when `data` holds PAD_CHAR or MASK_CHAR, ValueError when block_size has no room for a document.
+    draws anew from the global generator of the device: which beginning of the document, and which span of it. The share
+    `anchored` of the spans begins right behind the document's title, "Ada Lovelace. ", and has any length, so that the
+    title alone must tell what follows. Raises UserError when `data` holds PAD_CHAR or MASK_CHAR, ValueError when
+    block_size has no room for a document.
     """
 
     PAD_CHAR = "\u25a1"  # id 0
     MASK_CHAR = "\u2047"  # id 1
 
-    def __init__(self, data: str, block_size: int, name: str = "data") -> None:
+    def __init__(self, data: str, block_size: int, name: str = "data", anchored: float = 0.0) -> None:
         self.max_length = int(block_size * 7 / 8)  # of a truncated document; with its three marks it fits the block
         if self.max_length < 4 or self.max_length + 3 > block_size:
             raise ValueError(f"block_size {block_size} has no room for a document and its marks; 24 and more has")
@@ -46,6 +49,7 @@ class CharCorruptionDataset(Dataset):
         self.num_characters = len(data)
         self.block_size = block_size
         self.data = data.split("\n")
+        self.anchored = anchored
 
         # all documents in one row of ids; document i is ids[starts[i] : starts[i] + lengths[i]]
         id_of_code = np.zeros(sys.maxunicode + 1, dtype=np.int32)
@@ -55,6 +59,8 @@ class CharCorruptionDataset(Dataset):
         self._ids = torch.from_numpy(id_of_code[codes])
         self._starts = torch.from_numpy(starts)
         self._lengths = torch.from_numpy(ends - starts)
+        if anchored:
+            self._titles = torch.tensor([title_length(document) for document in self.data])
 
     def __len__(self) -> int:
         return len(self.data)
@@ -80,6 +86,11 @@ class CharCorruptionDataset(Dataset):
         shortest = (length / 4).clamp(max=1)
         masked = (shortest + first * 2 * (length / 4 - shortest) + second).long()
         start = (third * (length - masked + 1)).long()  # of the span, uniform on 0 .. length - masked
+        if self.anchored:
+            title = self._titles.to(indices.device)[indices]
+            behind = (torch.rand(len(indices), device=indices.device) < self.anchored) & (title < length)
+            masked = torch.where(behind, 1 + (first * (length - title)).long(), masked)
+            start = torch.where(behind, title, start)
 
         # prefix MASK suffix MASK masked_content MASK PAD...: for each position, where in the document it comes from
         length, masked, start = length[:, None], masked[:, None], start[:, None]  # (B, 1)
@@ -104,6 +115,15 @@ class CharCorruptionDataset(Dataset):
     def decode(self, ids: Tensor | list[int]) -> str:
         """The text of ids (T,)."""
         return "".join(self.itos[int(i)] for i in ids)
+
+
+def title_length(document: str) -> int:
+    """The length of "J. R. R. Tolkien. " at the beginning of a document; 0 where there is no such title.
+
+    A title ends at the first full stop behind a word of three letters and more, which initials and "St." are not.
+    """
+    title = re.match(r".*?[^\W\d_]{3}\. ", document)
+    return title.end() if title else 0
 
 
 class NameDataset(Dataset):
@@ -146,6 +166,27 @@ class NameDataset(Dataset):
         if self._x.device != indices.device:
             self._x, self._y = self._x.to(indices.device), self._y.to(indices.device)
         return self._x[indices], self._y[indices]
+
+
+class MixedDataset(Dataset):
+    """Documents with questions among them: each document of a batch brings `questions` pairs, drawn at random.
+
+    Pretraining on both lets the model learn what a question asks for while it stores the facts (Allen-Zhu and Li 2023,
+    Physics of Language Models 3.1, mixed training).
+    """
+
+    def __init__(self, documents: CharCorruptionDataset, names: NameDataset, questions: float) -> None:
+        self.documents, self.names, self.questions = documents, names, questions
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The documents `indices` (B,), then about questions * B pairs: x and y, int64 (rows, block_size - 1)."""
+        pairs = int(self.questions * len(indices) + torch.rand(()).item())  # right on average
+        drawn = torch.randint(len(self.names), (pairs,), device=indices.device)
+        parts = self.documents.batch(indices), self.names.batch(drawn)
+        return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
 def main(argv: list[str] | None = None) -> None:

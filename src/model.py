@@ -152,6 +152,11 @@ class GPT(nn.Module):
         """The number of trained scalars; masks are not counted."""
         return sum(p.numel() for p in self.parameters())
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The matrices inside the blocks, which Muon is made for; embeddings and head are none."""
+        outside = (self.tok_emb.weight, self.head.weight)
+        return [p for p in self.parameters() if p.dim() == 2 and all(p is not other for other in outside)]
+
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Scores the next character at every position.
 

@@ -16,6 +16,7 @@ from files import (
     parse_questions,
     read_text,
 )
+from recipe import RECIPES
 
 # torch is imported where work begins, so that --help and mistakes are answered at once
 
@@ -59,15 +60,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option("--finetune_corpus_path", help="question<TAB>place rows to finetune on")
     option("--eval_corpus_path", help="questions to answer (evaluate), or to measure after each epoch (finetune)")
     option("--outputs_path", help="where evaluate writes its predictions, one a line")
-    option("--pretrain_lr", type=positive(float), default=6e-3, help="highest learning rate of pretraining")
-    option("--finetune_lr", type=positive(float), default=6e-4, help="highest learning rate of finetuning")
-    option("--pretrain_epochs", type=positive(int), default=650, help="times that pretraining reads the text")
-    option(
-        "--finetune_epochs",
-        type=positive(int),
-        default=argparse.SUPPRESS,
-        help="times that finetuning reads the pairs (default: 75 from scratch, 10 from --reading_params_path)",
-    )
+    option("--recipe", choices=list(RECIPES), default="course", help="the settings of training; see the README")
+
+    def by_recipe(name: str, kind: type, help: str, *settings: str) -> None:
+        defaults = (f"{n}: {' or '.join(f'{getattr(r, s):g}' for s in settings)}" for n, r in RECIPES.items())
+        help = f"{help} (default by recipe: {', '.join(defaults)})"
+        option(f"--{name}", type=positive(kind), default=argparse.SUPPRESS, help=help)
+
+    by_recipe("pretrain_lr", float, "highest learning rate of AdamW in pretraining", "pretrain_lr")
+    by_recipe("finetune_lr", float, "highest learning rate of finetuning", "finetune_lr")
+    by_recipe("pretrain_epochs", int, "times that pretraining reads the text", "pretrain_epochs")
+    finetune_help = "times that finetuning reads the pairs, from scratch or from --reading_params_path"
+    by_recipe("finetune_epochs", int, finetune_help, "scratch_epochs", "finetune_epochs")
     option("--bottleneck_dim", type=positive(int), default=32, help="length of the perceiver's inner sequence")
     option("--seed", type=int, default=0, help="seed of everything random")
     option("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
@@ -75,16 +79,23 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option("--tb_expt_name", default="run", help="TensorBoard shows the run as expt/NAME/...")
     arguments = parser.parse_args(argv)
 
+    recipe = RECIPES[arguments.recipe]
     needed = {
-        "pretrain": ["writing_params_path"],
+        "pretrain": ["writing_params_path", *(["finetune_corpus_path"] if recipe.questions else [])],
         "finetune": ["writing_params_path", "finetune_corpus_path"],
         "evaluate": ["reading_params_path", "eval_corpus_path", "outputs_path"],
     }[arguments.function]
     missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
     if missing:
-        parser.error(f"{arguments.function} needs {' and '.join(missing)}")
-    if "finetune_epochs" not in arguments:
-        arguments.finetune_epochs = 75 if arguments.reading_params_path is None else 10
+        parser.error(f"{arguments.function} with the recipe {arguments.recipe} needs {' and '.join(missing)}")
+    scratch = arguments.reading_params_path is None
+    for name, default in {
+        "pretrain_lr": recipe.pretrain_lr,
+        "pretrain_epochs": recipe.pretrain_epochs,
+        "finetune_lr": recipe.finetune_lr,
+        "finetune_epochs": recipe.scratch_epochs if scratch else recipe.finetune_epochs,
+    }.items():
+        setattr(arguments, name, getattr(arguments, name, default))
     if arguments.bottleneck_dim > BLOCK_SIZE:
         parser.error(f"--bottleneck_dim {arguments.bottleneck_dim} is longer than the block of {BLOCK_SIZE}")
     return arguments
@@ -99,7 +110,8 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
         if path is not None:
             check_writable(path)
     text, pairs, questions = read_text(arguments.pretrain_corpus_path), None, None
-    if arguments.function == "finetune":
+    trains_on_pairs = {"finetune": True, "pretrain": RECIPES[arguments.recipe].questions > 0, "evaluate": False}
+    if trains_on_pairs[arguments.function]:
         path = arguments.finetune_corpus_path
         pairs = read_text(path)
         parse_pairs(pairs, path)
@@ -108,23 +120,29 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
     return Corpora(text, pairs, questions)
 
 
-def train(model, train_dataset, arguments: argparse.Namespace, final_tokens: int, on_epoch_end=None) -> None:
-    """Trains with the course's recipe for the function at hand, logs to expt/, and writes the parameters."""
+def train(model, train_dataset, arguments: argparse.Namespace, course_tokens: int, on_epoch_end=None) -> None:
+    """Trains with the recipe's settings for the function at hand, logs to expt/, and writes the parameters.
+
+    `course_tokens` is where the course's recipe has the end of its cosine.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
     from checkpoint import save_params
     from trainer import Trainer, TrainerConfig
 
-    pretraining = arguments.function == "pretrain"
+    pretraining, recipe = arguments.function == "pretrain", RECIPES[arguments.recipe]
+    epochs = arguments.pretrain_epochs if pretraining else arguments.finetune_epochs
+    rows_an_epoch = len(train_dataset) * (1 + recipe.questions if pretraining else 1)
     name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
     writer = SummaryWriter(Path("expt") / arguments.tb_expt_name / name)
     config = TrainerConfig(
-        max_epochs=arguments.pretrain_epochs if pretraining else arguments.finetune_epochs,
-        batch_size=128 if pretraining else 256,
+        max_epochs=epochs,
+        batch_size=recipe.pretrain_batch_size if pretraining else recipe.finetune_batch_size,
         learning_rate=arguments.pretrain_lr if pretraining else arguments.finetune_lr,
+        muon_lr=recipe.muon_lr if pretraining else 0.0,
         lr_decay=True,
         warmup_tokens=512 * 20,
-        final_tokens=final_tokens,
+        final_tokens=int(epochs * rows_an_epoch * (BLOCK_SIZE - 1)) if recipe.decay_within_run else course_tokens,
         device=arguments.device,
         precision=arguments.precision,
         writer=writer,
@@ -156,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     corpora = read_corpora(arguments)
 
     from checkpoint import load_params
-    from dataset import CharCorruptionDataset, NameDataset
+    from dataset import CharCorruptionDataset, MixedDataset, NameDataset
     from model import GPT, GPTConfig
     from trainer import pick_device
     from utils import accuracy_line, evaluate_places, set_seed
@@ -166,13 +184,20 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         raise UserError(f"--device {arguments.device}: {error}; leave the option out") from None
     set_seed(arguments.seed)
-    documents = CharCorruptionDataset(corpora.text, BLOCK_SIZE, arguments.pretrain_corpus_path)
+    recipe = RECIPES[arguments.recipe]
+    documents = CharCorruptionDataset(corpora.text, BLOCK_SIZE, arguments.pretrain_corpus_path, recipe.anchored)
     print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
     names = None
     if corpora.pairs is not None:
         names = NameDataset(documents, corpora.pairs, arguments.finetune_corpus_path)
     config = GPTConfig(
-        documents.vocab_size, BLOCK_SIZE, variant=arguments.variant, bottleneck_dim=arguments.bottleneck_dim
+        documents.vocab_size,
+        BLOCK_SIZE,
+        variant=arguments.variant,
+        bottleneck_dim=arguments.bottleneck_dim,
+        embd_pdrop=recipe.dropout,
+        resid_pdrop=recipe.dropout,
+        attn_pdrop=recipe.dropout,
     )
     model = GPT(config)
     print(f"number of parameters: {model.num_parameters()}")
@@ -180,9 +205,10 @@ def main(argv: list[str] | None = None) -> None:
         load_params(model, arguments.reading_params_path, config, arguments.pretrain_corpus_path)
     model.to(device)
 
-    final_tokens = 200 * len(documents) * BLOCK_SIZE
+    course_tokens = 200 * len(documents) * BLOCK_SIZE
     if arguments.function == "pretrain":
-        train(model, documents, arguments, final_tokens)
+        dataset = MixedDataset(documents, names, recipe.questions) if recipe.questions else documents
+        train(model, dataset, arguments, course_tokens)
     elif arguments.function == "finetune":
         on_epoch_end = None
         if corpora.questions is not None and corpora.questions[0][1] is not None:
@@ -193,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
                 right = sum(p == place for p, (_, place) in zip(predictions, asked, strict=True))
                 return {"dev accuracy (%)": 100 * right / len(asked)}
 
-        train(model, names, arguments, final_tokens, on_epoch_end)
+        train(model, names, arguments, course_tokens, on_epoch_end)
     else:
         predictions = ask(model, documents, corpora.questions, arguments.eval_corpus_path)
         with atomic_write(arguments.outputs_path) as file:

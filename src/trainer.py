@@ -22,6 +22,7 @@ class TrainerConfig:
     max_epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 3e-4
+    muon_lr: float = 0.0  # of Muon on model.hidden_matrices(); 0: AdamW trains every parameter
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1  # on the weights of matmuls only
     grad_norm_clip: float = 1.0
@@ -56,12 +57,16 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two optimizer groups: the matrices that inputs are multiplied by, decayed, and all else, which is not."""
+def parameter_groups(model: nn.Module, weight_decay: float, without: set[int] = frozenset()) -> list[dict]:
+    """Two optimizer groups: the matrices that inputs are multiplied by, decayed, and all else, which is not.
+
+    Parameters whose id() is in `without` are left to another optimizer.
+    """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    matrices = [p for p in model.parameters() if p.dim() == 2 and id(p) not in embeddings]
+    parameters = [p for p in model.parameters() if id(p) not in without]
+    matrices = [p for p in parameters if p.dim() == 2 and id(p) not in embeddings]
     decayed = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in decayed]
+    rest = [p for p in parameters if id(p) not in decayed]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
@@ -105,14 +110,25 @@ class Trainer:
         self.test_dataset = test_dataset
         self.config = config
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay),
-            lr=config.learning_rate,
-            betas=config.betas,
-            fused=self.device.type != "mps",
-        )
+        self.optimizers = self.make_optimizers()
         self.steps = 0
         self.tokens = 0  # seen so far, padding counted: what the schedule goes by
+
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
+        """AdamW (Loshchilov and Hutter 2019); with a muon_lr, Muon (Jordan et al. 2024) for the hidden matrices."""
+        config = self.config
+        hidden = self.model.hidden_matrices() if config.muon_lr else []
+        groups = parameter_groups(self.model, config.weight_decay, {id(p) for p in hidden})
+        fused = self.device.type != "mps"
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
+        ]
+        if hidden:
+            optimizers.append(torch.optim.Muon(hidden, lr=config.muon_lr, weight_decay=config.weight_decay))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["highest_lr"] = group["lr"]  # what the schedule multiplies
+        return optimizers
 
     def batches(self, dataset: Dataset, shuffle: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """All pairs of the dataset once, in batches on the device."""
@@ -148,16 +164,18 @@ class Trainer:
         self.tokens += y.numel()
         if config.lr_decay:
             multiplier = learning_rate_multiplier(self.tokens, config.warmup_tokens, config.final_tokens)
-            for group in self.optimizer.param_groups:
-                group["lr"] = config.learning_rate * multiplier
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["highest_lr"] * multiplier
         total = torch.zeros((), device=self.device)
         for part_x, part_y, share in self.parts(x, y, self.train_dataset):
             loss = self.loss(part_x, part_y) * share
             loss.backward()
             total += loss.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_norm_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.steps += 1
         return total, norm
 
@@ -196,7 +214,7 @@ class Trainer:
 
     def report(self, bar: tqdm, loss: float, norm: float, tokens_per_second: float) -> None:
         """Shows the state of the run in the bar and in TensorBoard."""
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = self.optimizers[0].param_groups[0]["lr"]
         bar.set_postfix_str(f"loss {loss:.3f}, lr {lr:.2e}, {tokens_per_second / 1000:.1f}k tokens/s")
         figures = {"loss": loss, "learning rate": lr, "gradient norm": norm, "tokens per second": tokens_per_second}
         for name, value in figures.items():

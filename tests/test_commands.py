@@ -95,10 +95,10 @@ def test_questions_that_cannot_be_asked_are_named_and_the_rest_is_answered(world
 
 
 def test_default_epochs_are_the_course_s():
-    words = "finetune vanilla w --writing_params_path a --finetune_corpus_path b".split()
+    words = ["finetune", "vanilla", "w", "--writing_params_path", "a", "--finetune_corpus_path", "b"]
     assert run.parse_arguments(words).finetune_epochs == 75
     assert run.parse_arguments([*words, "--reading_params_path", "c"]).finetune_epochs == 10
-    defaults = run.parse_arguments("pretrain vanilla w --writing_params_path a".split())
+    defaults = run.parse_arguments(["pretrain", "vanilla", "w", "--writing_params_path", "a"])
     assert (defaults.pretrain_epochs, defaults.pretrain_lr, defaults.finetune_lr) == (650, 6e-3, 6e-4)
     assert (defaults.bottleneck_dim, defaults.tb_expt_name) == (32, "run")
 
@@ -199,7 +199,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
 def test_an_unwritable_folder_is_named_at_the_start(world, capsys):
     (world / "sub").mkdir(mode=0o500)
     with pytest.raises(SystemExit):
-        run.exit_on_user_error(lambda: run.main("pretrain vanilla wiki.txt --writing_params_path sub/a.params".split()))
+        words = ["pretrain", "vanilla", "wiki.txt", "--writing_params_path", "sub/a.params"]
+        run.exit_on_user_error(lambda: run.main(words))
     assert "sub/a.params: cannot be written" in capsys.readouterr().err
 
 

@@ -121,14 +121,14 @@ def test_learning_rate_follows_the_tokens(documents):
     for steps in range(1, 60):
         trainer.step(x, y)
         expected = 1e-3 * learning_rate_multiplier(steps * 4 * 127, 127, 100 * 127)
-        assert all(group["lr"] == pytest.approx(expected) for group in trainer.optimizer.param_groups)
+        assert all(group["lr"] == pytest.approx(expected) for group in trainer.optimizers[0].param_groups)
 
 
 def test_gradients_are_clipped(documents):
     model = small_model(documents.vocab_size)
     trainer = Trainer(model, documents, None, config(grad_norm_clip=1e-3))
     norms = []
-    trainer.optimizer.step = lambda: norms.append(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
+    trainer.optimizers[0].step = lambda: norms.append(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
     _, norm = trainer.step(*documents.batch(torch.arange(7)))
     assert norm > 1e-3 and norms[0] == pytest.approx(1e-3, rel=1e-3)
 

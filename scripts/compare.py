@@ -1,0 +1,45 @@
+"""A table of runs on the same questions beside the London baseline, and ten answers of the last one."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from files import UserError, exit_on_user_error, name_in, parse_pairs, read_text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("eval_corpus_path", help="the questions and their places")
+    parser.add_argument(
+        "--run",
+        nargs=3,
+        action="append",
+        required=True,
+        metavar=("NAME", "PREDICTIONS_PATH", "SECONDS"),
+        help="a row of the table; may be given several times",
+    )
+    arguments = parser.parse_args()
+    asked = parse_pairs(read_text(arguments.eval_corpus_path), arguments.eval_corpus_path)
+
+    rows = [("London for everyone", ["London"] * len(asked), "0")]
+    for name, path, seconds in arguments.run:
+        predictions = read_text(path).split("\n")[: len(asked)]
+        if len(predictions) != len(asked):
+            raise UserError(f"{path}: {len(predictions)} predictions for {len(asked)} questions; evaluate again")
+        rows.append((name, predictions, seconds))
+
+    print(f"\n{'':24}{'correct':>8}{'total':>8}{'percent':>9}{'seconds':>9}")
+    for name, predictions, seconds in rows:
+        correct = sum(predicted == place for predicted, (_, place) in zip(predictions, asked, strict=True))
+        print(f"{name:24}{correct:8}{len(asked):8}{100 * correct / len(asked):9.1f}{seconds:>9}")
+
+    print(f"\nTen of the people asked about, none of whom was finetuned on ({rows[-1][0]}):")
+    print(f"  {'':2}{'person':32}{'answer':24}truth")
+    for (question, place), predicted in list(zip(asked, rows[-1][1], strict=True))[:10]:
+        print(f"  {'✓' if predicted == place else '✗':2}{name_in(question):32}{predicted:24}{place}")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

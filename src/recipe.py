@@ -1,0 +1,54 @@
+"""The recipes: every setting of training that a name on the command line stands for, in one table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to pretrain and finetune."""
+
+    pretrain_epochs: int
+    pretrain_batch_size: int  # documents
+    pretrain_lr: float
+    muon_lr: float  # of Muon on the matrices inside the blocks while pretraining; 0: AdamW trains all
+    dropout: float
+    anchored: float  # share of the masked spans that begin right behind the document's title, and have any length
+    questions: float  # finetuning pairs mixed into pretraining, for each document
+    decay_within_run: bool  # the cosine ends with the run; else after 200 epochs' worth of text, whatever the run
+    scratch_epochs: int  # finetuning without --reading_params_path
+    finetune_epochs: int
+    finetune_batch_size: int
+    finetune_lr: float
+
+
+RECIPES = {
+    "course": Recipe(
+        pretrain_epochs=650,
+        pretrain_batch_size=128,
+        pretrain_lr=6e-3,
+        muon_lr=0.0,
+        dropout=0.1,
+        anchored=0.0,
+        questions=0.0,
+        decay_within_run=False,
+        scratch_epochs=75,
+        finetune_epochs=10,
+        finetune_batch_size=256,
+        finetune_lr=6e-4,
+    ),
+    # Muon (Jordan et al. 2024) and questions among the text (Allen-Zhu and Li 2023, mixed training) do most of it
+    "fast": Recipe(
+        pretrain_epochs=100,
+        pretrain_batch_size=32,
+        pretrain_lr=3e-3,
+        muon_lr=0.02,
+        dropout=0.0,
+        anchored=0.35,
+        questions=0.25,
+        decay_within_run=True,
+        scratch_epochs=75,
+        finetune_epochs=2,
+        finetune_batch_size=32,
+        finetune_lr=1.5e-4,
+    ),
+}
