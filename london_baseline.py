@@ -1,17 +1,17 @@
 """How many birth places are right when every answer is London."""
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from files import exit_on_user_error, parse_questions, read_text
+from cli import Parser, exit_on_user_error
+from files import parse_questions, read_text
 from utils import accuracy_line, evaluate_places
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("path", nargs="?", default="birth_dev.tsv", help="questions with their places, tab-separated")
     path = parser.parse_args().path
     questions = parse_questions(read_text(path), path)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from files import UserError, atomic_write, check_writable, exit_on_user_error, read_text
+from cli import Parser, UserError, exit_on_user_error, positive
+from files import atomic_write, check_writable, read_text
 
 COLUMNS = ("name", "birthplace", "country", "born", "died", "nationality", "occupation", "known_for")
 YEARS = ("born", "died")  # the columns that may be empty
@@ -339,7 +340,7 @@ def fitting_lines(person: Person) -> dict[str, str]:
 def write_lines(people: list[Person], lines_per_person: int, rng: random.Random) -> list[str]:
     """So many lines of each person, each from another pattern; all patterns are used as evenly as the people allow.
 
-    Those with a question mark come first, so that the smallest corpus has it: a question needs it in the vocabulary.
+    Those with a question mark come first, so that a small corpus has it in its vocabulary, where questions need it.
     Raises UserError when fewer patterns than that suit somebody.
     """
     choices = [fitting_lines(person) for person in people]
@@ -376,6 +377,12 @@ def build_corpus(people: list[Person], seed: int, lines_per_person: int) -> dict
     lines = write_lines(people, lines_per_person, rng)
     rng.shuffle(lines)
     questions = [f"Where was {person.name} born?" for person in people]
+    lacking = set("".join(questions)) - set("".join(lines))
+    if lacking:  # the vocabulary is made from the lines
+        characters = " ".join(sorted(lacking))
+        raise UserError(
+            f"{len(people)} people are too few: their lines lack the characters {characters} of the questions"
+        )
     answered = [f"{question}\t{person.birthplace}" for question, person in zip(questions, people, strict=True)]
     files = {
         "wiki.txt": lines,
@@ -414,22 +421,10 @@ def summary(people: list[Person], files: dict[str, str]) -> str:
     )
 
 
-def positive(text: str) -> int:
-    """An argparse type: a whole number above zero."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-positive.__name__ = "positive whole number"  # for argparse's message
-
-
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Write wiki.txt, birth_places_train.tsv, birth_dev.tsv, birth_test_inputs.tsv and "
-        "corpus/birth_test.tsv, the answers to the test inputs, from a table of people.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = Parser(
+        "Write wiki.txt, birth_places_train.tsv, birth_dev.tsv, birth_test_inputs.tsv and "
+        "corpus/birth_test.tsv, the answers to the test inputs, from a table of people."
     )
     option = parser.add_argument
     here = Path(__file__).resolve().parent
@@ -438,13 +433,13 @@ def main(argv: list[str] | None = None) -> None:
     option("--seed", type=int, default=0, help="seed of the splits, of the wordings and of the order of the lines")
     option(
         "--lines_per_person",
-        type=positive,
+        type=positive(int),
         default=1,
         help="differently worded lines about each person (knowledge augmentation, Allen-Zhu and Li 2023)",
     )
     option(
         "--people",
-        type=positive,
+        type=positive(int),
         default=argparse.SUPPRESS,
         metavar="N",
         help="use only the first N people of the table (default: all)",

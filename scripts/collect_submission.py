@@ -1,13 +1,13 @@
 """Check the files that the assignment asks for, then pack them into assignment5.zip."""
 
-import argparse
 import sys
 import zipfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from files import UserError, atomic_write, exit_on_user_error, parse_questions, read_text
+from cli import Parser, UserError, exit_on_user_error
+from files import atomic_write, parse_questions, read_text
 
 DATA = ["wiki.txt", "birth_places_train.tsv", "birth_dev.tsv"]
 QUESTIONS = {"dev": "birth_dev.tsv", "test": "birth_test_inputs.tsv"}
@@ -52,7 +52,7 @@ def remark(name: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--output_path", default="assignment5.zip", help="the archive to write")
     output_path = parser.parse_args().output_path
 

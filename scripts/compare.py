@@ -1,16 +1,16 @@
 """A table of runs on the same questions beside the London baseline, and ten answers of the last one."""
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from files import UserError, exit_on_user_error, name_in, parse_pairs, read_text
+from cli import Parser, UserError, exit_on_user_error
+from files import name_in, parse_pairs, read_text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("eval_corpus_path", help="the questions and their places")
     parser.add_argument(
         "--run",
@@ -25,7 +25,7 @@ def main() -> None:
 
     rows = [("London for everyone", ["London"] * len(asked), "0")]
     for name, path, seconds in arguments.run:
-        predictions = read_text(path).split("\n")[: len(asked)]
+        predictions = read_text(path).removesuffix("\n").split("\n")
         if len(predictions) != len(asked):
             raise UserError(f"{path}: {len(predictions)} predictions for {len(asked)} questions; evaluate again")
         rows.append((name, predictions, seconds))

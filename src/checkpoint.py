@@ -7,7 +7,8 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor
 
-from files import UserError, atomic_write
+from cli import UserError
+from files import atomic_write
 from model import GPT, GPTConfig
 
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before a name

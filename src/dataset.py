@@ -3,7 +3,6 @@
 python src/dataset.py {namedata,charcorruption} prints a few examples of each.
 """
 
-import argparse
 import re
 import sys
 
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from files import UserError, exit_on_user_error, parse_pairs, read_text
+from cli import Parser, UserError, exit_on_user_error
+from files import parse_pairs, read_text
 
 
 class CharCorruptionDataset(Dataset):
@@ -190,10 +190,7 @@ class MixedDataset(Dataset):
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Print examples of what the model is trained on.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser("Print examples of what the model is trained on.")
     parser.add_argument(
         "dataset_type",
         choices=["namedata", "charcorruption"],

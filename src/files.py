@@ -2,25 +2,13 @@
 
 import os
 import re
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-
-class UserError(ValueError):
-    """A mistake that the user can mend; the message is one line that names the file, line or option and the way out."""
-
-
-def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Runs a command; a UserError becomes one line on stderr and exit code 2."""
-    try:
-        main()
-    except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+from cli import UserError
 
 
 def read_text(path: str) -> str:

@@ -1,24 +1,20 @@
 """Pretrain, finetune and evaluate a small GPT on birth places: the command line."""
 
 import argparse
-import math
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from files import (
-    UserError,
-    atomic_write,
-    check_writable,
-    exit_on_user_error,
-    parse_pairs,
-    parse_questions,
-    read_text,
-)
+from cli import Parser, UserError, exit_on_user_error, positive
+from files import atomic_write, check_writable, parse_pairs, parse_questions, read_text
 from recipe import RECIPES
 
-# torch is imported where work begins, so that --help and mistakes are answered at once
+# torch, and what needs it, is imported where work begins, so that --help and mistakes are answered at once
+if TYPE_CHECKING:
+    from dataset import CharCorruptionDataset, NameDataset
+    from model import GPT
 
 BLOCK_SIZE = 128
 VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
@@ -33,31 +29,18 @@ class Corpora:
     questions: list[tuple[str, str | None]] | None
 
 
-def positive(kind: type) -> "callable":
-    """An argparse type: a finite number above zero."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError
-        return value
-
-    parse.__name__ = f"positive {'whole number' if kind is int else 'number'}"  # for argparse's message
-    return parse
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Pretrain a small GPT by span corruption, finetune it on birth places, and ask it about others.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser("Pretrain a small GPT by span corruption, finetune it on birth places, and ask it about others.")
     option = parser.add_argument
     option("function", choices=["pretrain", "finetune", "evaluate"], help="what to do")
     option("variant", choices=VARIANTS, help="which model")
     option("pretrain_corpus_path", help="the pretraining text, one document a line; it defines the vocabulary")
-    option("--reading_params_path", help="parameters to start from (finetune) or to ask (evaluate)")
+    option("--reading_params_path", help="parameters to start from, or to ask (evaluate)")
     option("--writing_params_path", help="where pretrain and finetune write the parameters")
-    option("--finetune_corpus_path", help="question<TAB>place rows to finetune on")
+    option(
+        "--finetune_corpus_path",
+        help="question<TAB>place rows to finetune on; the fast recipe also mixes them into pretraining",
+    )
     option("--eval_corpus_path", help="questions to answer (evaluate), or to measure after each epoch (finetune)")
     option("--outputs_path", help="where evaluate writes its predictions, one a line")
     option("--recipe", choices=list(RECIPES), default="course", help="the settings of training; see the README")
@@ -87,7 +70,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     }[arguments.function]
     missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
     if missing:
-        parser.error(f"{arguments.function} with the recipe {arguments.recipe} needs {' and '.join(missing)}")
+        recipe_named = "" if arguments.recipe == "course" else f" --recipe {arguments.recipe}"
+        parser.error(f"{arguments.function}{recipe_named} needs {' and '.join(missing)}")
     scratch = arguments.reading_params_path is None
     for name, default in {
         "pretrain_lr": recipe.pretrain_lr,
@@ -110,74 +94,22 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
         if path is not None:
             check_writable(path)
     text, pairs, questions = read_text(arguments.pretrain_corpus_path), None, None
-    trains_on_pairs = {"finetune": True, "pretrain": RECIPES[arguments.recipe].questions > 0, "evaluate": False}
-    if trains_on_pairs[arguments.function]:
-        path = arguments.finetune_corpus_path
-        pairs = read_text(path)
-        parse_pairs(pairs, path)
+    mixes = arguments.function == "pretrain" and RECIPES[arguments.recipe].questions > 0
+    if arguments.function == "finetune" or mixes:
+        pairs = read_text(arguments.finetune_corpus_path)
+        parse_pairs(pairs, arguments.finetune_corpus_path)
     if arguments.function != "pretrain" and arguments.eval_corpus_path is not None:
         questions = parse_questions(read_text(arguments.eval_corpus_path), arguments.eval_corpus_path)
     return Corpora(text, pairs, questions)
 
 
-def train(model, train_dataset, arguments: argparse.Namespace, course_tokens: int, on_epoch_end=None) -> None:
-    """Trains with the recipe's settings for the function at hand, logs to expt/, and writes the parameters.
-
-    `course_tokens` is where the course's recipe has the end of its cosine.
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    from checkpoint import save_params
-    from trainer import Trainer, TrainerConfig
-
-    pretraining, recipe = arguments.function == "pretrain", RECIPES[arguments.recipe]
-    epochs = arguments.pretrain_epochs if pretraining else arguments.finetune_epochs
-    rows_an_epoch = len(train_dataset) * (1 + recipe.questions if pretraining else 1)
-    name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
-    writer = SummaryWriter(Path("expt") / arguments.tb_expt_name / name)
-    config = TrainerConfig(
-        max_epochs=epochs,
-        batch_size=recipe.pretrain_batch_size if pretraining else recipe.finetune_batch_size,
-        learning_rate=arguments.pretrain_lr if pretraining else arguments.finetune_lr,
-        muon_lr=recipe.muon_lr if pretraining else 0.0,
-        lr_decay=True,
-        warmup_tokens=512 * 20,
-        final_tokens=int(epochs * rows_an_epoch * (BLOCK_SIZE - 1)) if recipe.decay_within_run else course_tokens,
-        device=arguments.device,
-        precision=arguments.precision,
-        writer=writer,
-    )
-    trainer = Trainer(model, train_dataset, None, config)
-    if on_epoch_end is not None:
-        trainer.on_epoch_end.append(on_epoch_end)
-    trainer.train()
-    writer.close()
-    save_params(model, arguments.writing_params_path)
-    print(f"Parameters written to {arguments.writing_params_path}")
-
-
-def ask(model, documents, questions: list[tuple[str, str | None]], path: str) -> list[str]:
-    """One prediction a question, in order; empty, with a line on stderr, where the question cannot be asked."""
-    from utils import answer, unanswerable
-
-    reasons = [unanswerable(documents, question) for question, _ in questions]
-    for line, reason in enumerate(reasons, 1):
-        if reason is not None:
-            print(f"{path}, line {line}: {reason}; its prediction is left empty", file=sys.stderr)
-    askable = [question for (question, _), reason in zip(questions, reasons, strict=True) if reason is None]
-    answered = iter(answer(model, documents, askable))
-    return ["" if reason is not None else next(answered) for reason in reasons]
-
-
-def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
-    corpora = read_corpora(arguments)
-
+def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorruptionDataset, NameDataset | None, GPT]":
+    """The datasets and the model, on its device, with its parameters loaded. Raises UserError."""
     from checkpoint import load_params
-    from dataset import CharCorruptionDataset, MixedDataset, NameDataset
+    from dataset import CharCorruptionDataset, NameDataset
     from model import GPT, GPTConfig
     from trainer import pick_device
-    from utils import accuracy_line, evaluate_places, set_seed
+    from utils import set_seed, unanswerable
 
     try:
         device = pick_device(arguments.device)
@@ -187,9 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = RECIPES[arguments.recipe]
     documents = CharCorruptionDataset(corpora.text, BLOCK_SIZE, arguments.pretrain_corpus_path, recipe.anchored)
     print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
-    names = None
-    if corpora.pairs is not None:
-        names = NameDataset(documents, corpora.pairs, arguments.finetune_corpus_path)
+    names = NameDataset(documents, corpora.pairs, arguments.finetune_corpus_path) if corpora.pairs else None
     config = GPTConfig(
         documents.vocab_size,
         BLOCK_SIZE,
@@ -201,35 +131,88 @@ def main(argv: list[str] | None = None) -> None:
     )
     model = GPT(config)
     print(f"number of parameters: {model.num_parameters()}")
-    if arguments.function != "pretrain" and arguments.reading_params_path is not None:
+    if arguments.reading_params_path is not None:
         load_params(model, arguments.reading_params_path, config, arguments.pretrain_corpus_path)
-    model.to(device)
+    for line, (question, _) in enumerate(corpora.questions or [], 1):
+        reason = unanswerable(documents, question)
+        if reason is not None:
+            print(f"{arguments.eval_corpus_path}, line {line}: {reason}; its answer stays empty", file=sys.stderr)
+    return documents, names, model.to(device)
 
-    course_tokens = 200 * len(documents) * BLOCK_SIZE
+
+def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
+    """Pretrains or finetunes by the recipe, logs to expt/, and writes the parameters."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    from checkpoint import save_params
+    from dataset import MixedDataset
+    from trainer import Trainer, TrainerConfig
+    from utils import answer
+
+    documents, names, model = build(arguments, corpora)
+    recipe = RECIPES[arguments.recipe]
     if arguments.function == "pretrain":
-        dataset = MixedDataset(documents, names, recipe.questions) if recipe.questions else documents
-        train(model, dataset, arguments, course_tokens)
-    elif arguments.function == "finetune":
-        on_epoch_end = None
-        if corpora.questions is not None and corpora.questions[0][1] is not None:
-            asked = [(q, place) for q, place in corpora.questions]
-
-            def on_epoch_end(trainer) -> dict[str, float]:
-                predictions = ask(model, documents, asked, arguments.eval_corpus_path)
-                right = sum(p == place for p, (_, place) in zip(predictions, asked, strict=True))
-                return {"dev accuracy (%)": 100 * right / len(asked)}
-
-        train(model, names, arguments, course_tokens, on_epoch_end)
+        dataset = documents if names is None else MixedDataset(documents, names, recipe.questions)
+        epochs, batch_size = arguments.pretrain_epochs, recipe.pretrain_batch_size
+        learning_rate, muon_lr = arguments.pretrain_lr, recipe.muon_lr
+        rows = len(documents) * (1 + recipe.questions)
     else:
-        predictions = ask(model, documents, corpora.questions, arguments.eval_corpus_path)
-        with atomic_write(arguments.outputs_path) as file:
-            file.write("".join(f"{prediction}\n" for prediction in predictions).encode())
-        total, correct = evaluate_places(arguments.eval_corpus_path, predictions)
-        if total:
-            print(accuracy_line(total, correct))
-            print(f"Predictions written to {arguments.outputs_path}")
-        else:
-            print(f"Predictions written to {arguments.outputs_path}; no targets provided")
+        dataset, rows = names, len(names)
+        epochs, batch_size = arguments.finetune_epochs, recipe.finetune_batch_size
+        learning_rate, muon_lr = arguments.finetune_lr, 0.0
+    course_tokens = 200 * len(documents) * BLOCK_SIZE
+    run_tokens = int(epochs * rows * (BLOCK_SIZE - 1))
+
+    name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
+    writer = SummaryWriter(Path("expt") / arguments.tb_expt_name / name)
+    config = TrainerConfig(
+        max_epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        muon_lr=muon_lr,
+        lr_decay=True,
+        warmup_tokens=512 * 20,
+        final_tokens=run_tokens if recipe.decay_within_run else course_tokens,
+        device=arguments.device,
+        precision=arguments.precision,
+        writer=writer,
+    )
+    trainer = Trainer(model, dataset, None, config)
+    if corpora.questions and corpora.questions[0][1] is not None:
+        questions, places = zip(*corpora.questions, strict=True)
+
+        def dev_accuracy(trainer: Trainer) -> dict[str, float]:
+            right = sum(a == place for a, place in zip(answer(model, documents, questions), places, strict=True))
+            return {"dev accuracy (%)": 100 * right / len(places)}
+
+        trainer.on_epoch_end.append(dev_accuracy)
+    trainer.train()
+    writer.close()
+    save_params(model, arguments.writing_params_path)
+    print(f"Parameters written to {arguments.writing_params_path}")
+
+
+def evaluate(arguments: argparse.Namespace, corpora: Corpora) -> None:
+    """Answers every question, writes the answers, and counts the right ones where places are given."""
+    from utils import accuracy_line, answer, evaluate_places
+
+    documents, _, model = build(arguments, corpora)
+    predictions = answer(model, documents, [question for question, _ in corpora.questions])
+    with atomic_write(arguments.outputs_path) as file:
+        file.write("".join(f"{prediction}\n" for prediction in predictions).encode())
+    total, correct = evaluate_places(arguments.eval_corpus_path, predictions)
+    if total:
+        print(accuracy_line(total, correct))
+    print(f"Predictions written to {arguments.outputs_path}" + ("" if total else "; no targets provided"))
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    corpora = read_corpora(arguments)
+    if arguments.function == "evaluate":
+        evaluate(arguments, corpora)
+    else:
+        train(arguments, corpora)
 
 
 if __name__ == "__main__":

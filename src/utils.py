@@ -1,6 +1,7 @@
 """Seeds, sampling, and counting right answers."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -46,26 +47,25 @@ def sample(
 
 
 @torch.no_grad()
-def answer(model: GPT, vocabulary: CharCorruptionDataset, questions: list[str], batch_size: int = 64) -> list[str]:
+def answer(model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[str], batch_size: int = 64) -> list[str]:
     """The model's answer to each question: greedily, one character after another, from the MASK behind the question up
     to the end mark or the end of the block.
 
     Questions of one length are answered together, in fp32 and unpadded, so that the answer to one does not depend on
-    which others stand beside it. Raises ValueError for a character outside the vocabulary or a question with no room
-    for an answer; unanswerable() tells which beforehand.
+    which others stand beside it. The answer to a question that is unanswerable() is empty.
     """
     device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
-    prompts = [torch.tensor([*vocabulary.encode(question), mask]) for question in questions]
     answers = [""] * len(questions)
     was_training = model.training
     model.eval()
-    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    askable = [i for i, question in enumerate(questions) if unanswerable(vocabulary, question) is None]
+    by_length = sorted(askable, key=lambda i: len(questions[i]))
     while by_length:
-        T = len(prompts[by_length[0]])
-        rows = [i for i in by_length[:batch_size] if len(prompts[i]) == T]
+        length = len(questions[by_length[0]])
+        rows = [i for i in by_length[:batch_size] if len(questions[i]) == length]
         by_length = by_length[len(rows) :]
-        x = torch.stack([prompts[i] for i in rows]).to(device)  # (B, T)
+        x = torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in rows], device=device)  # (B, T)
         going = torch.arange(len(rows), device=device)  # the rows without an end mark yet
         written: list[list[int]] = [[] for _ in rows]
         while len(going) and x.size(1) < vocabulary.block_size:

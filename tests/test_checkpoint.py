@@ -7,7 +7,7 @@ import torch
 
 import checkpoint
 from checkpoint import load_params, read_params, save_params, trained_as
-from files import UserError
+from cli import UserError
 from model import GPT, GPTConfig
 
 VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]

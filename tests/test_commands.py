@@ -40,12 +40,12 @@ def world(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def chain(variant: str) -> None:
+def chain(variant: str, recipe: str) -> None:
     """Pretrain, finetune and evaluate, as the README has it but for the epochs."""
     extra = ["--bottleneck_dim", "64"] if variant == "perceiver" else []
-    common = [variant, "wiki.txt", *extra]
+    common = [variant, "wiki.txt", *extra, "--recipe", recipe, "--finetune_corpus_path", "birth_places_train.tsv"]
     run.main(["pretrain", *common, "--writing_params_path", f"{variant}.pretrain.params", "--pretrain_epochs", "2"])
-    finetune = ["finetune", *common, "--finetune_corpus_path", "birth_places_train.tsv", "--finetune_epochs", "3"]
+    finetune = ["finetune", *common, "--finetune_epochs", "3"]
     reading = ["--reading_params_path", f"{variant}.pretrain.params"]
     run.main([*finetune, *reading, "--writing_params_path", f"{variant}.finetune.params"])
     for split, path in (("dev", "birth_dev.tsv"), ("test", "birth_test_inputs.tsv")):
@@ -53,9 +53,10 @@ def chain(variant: str) -> None:
         run.main(["evaluate", *common, "--reading_params_path", f"{variant}.finetune.params", *outputs])
 
 
+@pytest.mark.parametrize("recipe", ["course", "fast"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_chain(world, capsys, variant):
-    chain(variant)
+def test_the_chain(world, capsys, variant, recipe):
+    chain(variant, recipe)
     out = capsys.readouterr().out
     parameters = sum(p.numel() for n, p in torch.load(f"{variant}.finetune.params").items() if "mask" not in n)
     assert f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique.\n" in out
@@ -98,6 +99,19 @@ def test_default_epochs_are_the_course_s():
     words = ["finetune", "vanilla", "w", "--writing_params_path", "a", "--finetune_corpus_path", "b"]
     assert run.parse_arguments(words).finetune_epochs == 75
     assert run.parse_arguments([*words, "--reading_params_path", "c"]).finetune_epochs == 10
+    words = [
+        "pretrain",
+        "vanilla",
+        "w",
+        "--writing_params_path",
+        "a",
+        "--finetune_corpus_path",
+        "b",
+        "--recipe",
+        "fast",
+    ]
+    fast = run.parse_arguments(words)
+    assert (fast.pretrain_epochs, fast.pretrain_lr, fast.finetune_lr) == (100, 3e-3, 1.5e-4)
     defaults = run.parse_arguments(["pretrain", "vanilla", "w", "--writing_params_path", "a"])
     assert (defaults.pretrain_epochs, defaults.pretrain_lr, defaults.finetune_lr) == (650, 6e-3, 6e-4)
     assert (defaults.bottleneck_dim, defaults.tb_expt_name) == (32, "run")
@@ -122,7 +136,7 @@ def test_london_baseline(world):
 @pytest.mark.parametrize(
     ("script", "mentioned"),
     [
-        ("src/run.py", ["--bottleneck_dim", "--pretrain_lr", "default: 0.006", "default: 650", "from scratch, 10"]),
+        ("src/run.py", ["--bottleneck_dim", "--pretrain_lr", "course: 0.006, fast: 0.003", "course: 650", "75 or 10"]),
         ("src/dataset.py", ["namedata", "charcorruption"]),
         ("london_baseline.py", ["default: birth_dev.tsv"]),
         ("scripts/collect_submission.py", ["default: assignment5.zip"]),
@@ -147,8 +161,15 @@ EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --ou
     ("words", "message"),
     [
         ("pretrain vanilla wiki.txt", "pretrain needs --writing_params_path"),
-        ("finetune vanilla wiki.txt", "finetune needs --writing_params_path and --finetune_corpus_path"),
-        ("evaluate vanilla wiki.txt --outputs_path p", "evaluate needs --reading_params_path and --eval_corpus_path"),
+        (
+            "finetune vanilla wiki.txt",
+            "finetune needs --writing_params_path and --finetune_corpus_path",
+        ),
+        ("evaluate vanilla wiki.txt --outputs_path p", "needs --reading_params_path and --eval_corpus_path"),
+        (
+            "pretrain rope wiki.txt --recipe fast --writing_params_path a",
+            "pretrain --recipe fast needs --finetune_corpus_path",
+        ),
         (f"train vanilla wiki.txt {TRAIN}", "invalid choice: 'train'"),
         (f"pretrain linear wiki.txt {TRAIN}", "invalid choice: 'linear'"),
         (f"pretrain vanilla wiki.txt {TRAIN} --pretrain_lr zero", "--pretrain_lr: invalid positive number"),
@@ -191,7 +212,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
         run.exit_on_user_error(lambda: run.main(words.split()))
     err = capsys.readouterr().err
     assert stop.value.code == 2
-    assert message in err.splitlines()[-1] and "Traceback" not in err
+    assert message in err and err.count("\n") == 1 and err.startswith(f"{Path(sys.argv[0]).name}: error: ")
     assert not (world / "expt").exists() and not (world / "p").exists()
 
 
@@ -273,3 +294,16 @@ def test_collect_submission_script_runs_from_anywhere(tmp_path):
         ["bash", str(ROOT / "collect_submission.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True
     )
     assert result.returncode == 0 and "assignment5.zip" in result.stdout
+
+
+def test_comparison_table(world):
+    (world / "p").write_text("London\nReykjavík\nRome\nRome\n\nLondon\n", encoding="utf-8")
+    script = str(ROOT / "scripts/compare.py")
+    lines = command(script, "birth_dev.tsv", "--run", "read", "p", "12", cwd=world).stdout.splitlines()
+    assert lines[2].split() == ["London", "for", "everyone", "2", "6", "33.3", "0"]
+    assert lines[3].split() == ["read", "3", "6", "50.0", "12"]
+    assert lines[7].split() == ["✓", "Ada", "Lovelace", "London", "London"]
+    assert lines[9].split() == ["✗", "Søren", "Kierkegaard", "Rome", "Copenhagen"]
+    (world / "p").write_text("London\n")
+    result = command(script, "birth_dev.tsv", "--run", "read", "p", "12", cwd=world)
+    assert result.returncode == 2 and "p: 1 predictions for 6 questions" in result.stderr

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from corpus import build
 
-from dataset import CharCorruptionDataset, NameDataset
-from files import UserError, name_in, parse_pairs, parse_questions
+from cli import UserError
+from files import name_in, parse_pairs, parse_questions
 
 ROOT = Path(__file__).parent.parent
 PEOPLE = ROOT / "corpus" / "people.tsv"
@@ -126,9 +126,11 @@ def test_lines_name_the_person_and_the_place(crowd, tmp_path, lines_per_person):
         assert all(row.birthplace in line[:110] for line in lines[row.name])
 
 
-def test_the_smallest_corpus_can_be_asked(crowd, tmp_path):
-    files = run(crowd, tmp_path / "out", "--people", "4")
-    NameDataset(CharCorruptionDataset(files["wiki.txt"], 128), files["birth_places_train.tsv"])
+def test_questions_are_written_in_the_characters_of_the_text(crowd, tmp_path):
+    files = run(crowd, tmp_path / "out")
+    assert set("".join(files[name] for name in FILES[1:])) - set(files["wiki.txt"]) == {"\t"}
+    with pytest.raises(UserError, match=r"4 people are too few: their lines lack the characters .* of the questions"):
+        run(crowd, tmp_path / "4", "--people", "4")
 
 
 def test_more_lines_leave_the_splits_alone(crowd, tmp_path):
@@ -144,15 +146,15 @@ def test_seed_decides(crowd, tmp_path):
 
 
 def test_people_uses_the_first_rows(crowd, tmp_path, capsys):
-    files = run(crowd, tmp_path / "out", "--people", "12")
+    files = run(crowd, tmp_path / "out", "--people", "40")
     asked = parse_questions(
         "".join(line.split("\t")[0] + "\n" for name in FILES[1:4] for line in files[name].splitlines())
     )
-    assert sorted(name_in(question) for question, _ in asked) == [f"Person Number {i:02}" for i in range(12)]
+    assert sorted(name_in(question) for question, _ in asked) == [f"Person Number {i:02}" for i in range(40)]
     summary = capsys.readouterr().out
     assert summary.count("\n") == 1
     assert (
-        summary.startswith("12 people in 12 lines, ") and "train 8, dev 2, test 2; 4 places, 25.0% born in" in summary
+        summary.startswith("40 people in 40 lines, ") and "train 27, dev 7, test 6; 4 places, 25.0% born in" in summary
     )
 
 
@@ -335,7 +337,6 @@ def test_a_file_cannot_be_written(crowd, tmp_path):
 
 @pytest.mark.parametrize("option", ["--people", "--lines_per_person"])
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_no_positive_number(option, value, capsys):
-    with pytest.raises(SystemExit):
+def test_no_positive_number(option, value):
+    with pytest.raises(UserError, match=f"invalid positive whole number value: '{value}'"):
         build.main([option, value])
-    assert f"invalid positive whole number value: '{value}'" in capsys.readouterr().err

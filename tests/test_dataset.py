@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import PAIRS, PEOPLE, WIKI
 
-from dataset import CharCorruptionDataset, NameDataset
-from files import UserError
+from cli import UserError
+from dataset import CharCorruptionDataset, MixedDataset, NameDataset, title_length
 
 MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
 
@@ -164,3 +164,46 @@ def test_line_ends_neither_lose_nor_invent_rows(documents, text):
 def test_a_wrong_row_is_named(documents, row, message):
     with pytest.raises(UserError, match=rf"pairs\.tsv, {message}"):
         NameDataset(documents, f"Where was Björk born?\tReykjavík\n{row}\n", "pairs.tsv")
+
+
+@pytest.mark.parametrize(
+    ("document", "title"),
+    [
+        ("Ada Lovelace. Born in London .", "Ada Lovelace. "),
+        ("J. R. R. Tolkien. Tolkien was born .", "J. R. R. Tolkien. "),
+        ("St. Vincent. A singer .", "St. Vincent. "),
+        ("Søren Kierkegaård. Born .", "Søren Kierkegaård. "),
+        ("no title at all", ""),
+        ("Ends with a stop.", ""),
+        ("", ""),
+    ],
+)
+def test_a_title_ends_behind_its_first_long_word(document, title):
+    assert document[: title_length(document)] == title
+
+
+def test_anchored_spans_begin_behind_the_title_and_have_any_length():
+    dataset = CharCorruptionDataset("Ada. " + "abcdefghij" * 12, 128, anchored=0.4)
+    x, y = dataset.batch(torch.zeros(20_000, dtype=torch.int64))
+    marks = torch.nonzero(torch.cat((x[:, :1], y), dim=1) == 1)[:, 1].reshape(-1, 3)
+    length, masked, start = marks[:, 2] - 2, marks[:, 2] - marks[:, 1] - 1, marks[:, 0]
+    long_enough = length > 60
+    behind = (start == 5)[long_enough].double().mean()
+    assert 0.39 < behind < 0.43  # 0.4, and a few of the others by chance
+    anchored = long_enough & (start == 5)
+    share = masked[anchored] / (length[anchored] - 5)
+    assert 0.45 < share.mean() < 0.53 and masked[anchored].min() == 1 and share.max() == 1
+    assert (start + masked <= length).all() and (masked[length <= 5] <= 3).all()
+
+
+def test_questions_are_mixed_in_at_their_rate(documents):
+    names = NameDataset(documents, PAIRS)
+    mixed = MixedDataset(documents, names, 0.25)
+    assert len(mixed) == len(documents)
+    pairs = {(tuple(x.tolist()), tuple(y.tolist())) for x, y in (names[i] for i in range(len(names)))}
+    extra = []
+    for _ in range(400):
+        x, y = mixed.batch(torch.arange(6))
+        extra.append(len(x) - 6)
+        assert all((tuple(a.tolist()), tuple(b.tolist())) in pairs for a, b in zip(x[6:], y[6:], strict=True))
+    assert set(extra) == {1, 2} and abs(np.mean(extra) - 1.5) < 0.1

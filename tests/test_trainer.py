@@ -78,6 +78,28 @@ def test_micro_batches_hold_every_target_once(documents):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_muon_trains_the_matrices_inside_the_blocks_and_adamw_the_rest(documents, variant):
+    model = small_model(documents.vocab_size, variant)
+    trainer = Trainer(model, documents, None, config(muon_lr=0.02, learning_rate=1e-3, lr_decay=True))
+    adamw, muon = trainer.optimizers
+    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    names = {id(p): name for name, p in model.named_parameters()}
+    by_adamw, by_muon = ([names[id(p)] for g in o.param_groups for p in g["params"]] for o in trainer.optimizers)
+    assert sorted(by_adamw + by_muon) == sorted(names.values())
+    assert {"tok_emb.weight", "head.weight"} <= set(by_adamw)
+    assert all("block" in name and name.endswith(("weight", "w2")) and "ln" not in name for name in by_muon)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer.step(*documents.batch(torch.arange(7)))
+    multiplier = learning_rate_multiplier(7 * 127, 512 * 20, 10**9)
+    assert (adamw.param_groups[0]["lr"], muon.param_groups[0]["lr"]) == pytest.approx(
+        (1e-3 * multiplier, 0.02 * multiplier)
+    )
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    unseen = {"tok_emb.weight"}  # may be still where a character does not occur, but moves somewhere
+    assert moved | unseen == set(before)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_in_micro_batches_has_the_gradients_of_the_plain_batch(documents, variant):
     """The optimised step against the plain one of equation and textbook: fp32, no dropout, one padded batch."""
     model = small_model(documents.vocab_size, variant, dropout=0.0)

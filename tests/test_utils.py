@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import PAIRS, PEOPLE
 
+from cli import UserError
 from dataset import NameDataset
-from files import UserError
 from model import GPT, GPTConfig
 from trainer import Trainer, TrainerConfig
 from utils import accuracy_line, answer, evaluate_places, sample, unanswerable

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# What makes a fact that was read a fact that can be asked for? One row a setting, written to sweep/results.tsv.
+# usage: bash scripts/sweep.sh                                every row of docs/results.md, about 40 minutes on two CPU cores
+#        bash scripts/sweep.sh PEOPLE LINES EPOCHS VARIANT    one row
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ $# != 0 ] && [ $# != 4 ]; then
+    sed -n '3,4s/^# //p' scripts/sweep.sh >&2
+    exit 2
+fi
+source scripts/setup.sh requirements.txt
+mkdir -p sweep
+[ -s sweep/results.tsv ] || printf 'people\tlines\tepochs\tvariant\tseconds\taccuracy\n' > sweep/results.tsv
+
+row() { # people, lines a person, epochs, variant
+    local data=sweep/data-$1-$2 name=sweep/$4-$1-$2-$3 extra=""
+    [ "$4" = perceiver ] && extra="--bottleneck_dim 64"
+    local common="$4 $data/wiki.txt $extra --recipe fast --finetune_corpus_path $data/birth_places_train.tsv"
+    .venv/bin/python corpus/build.py --people "$1" --lines_per_person "$2" --out "$data"
+    SECONDS=0
+    .venv/bin/python src/run.py pretrain $common --pretrain_epochs "$3" --tb_expt_name sweep \
+        --writing_params_path $name.pretrain.params
+    .venv/bin/python src/run.py finetune $common --reading_params_path $name.pretrain.params --tb_expt_name sweep \
+        --writing_params_path $name.finetune.params
+    local accuracy
+    accuracy=$(.venv/bin/python src/run.py evaluate $common --reading_params_path $name.finetune.params \
+        --eval_corpus_path "$data/birth_dev.tsv" --outputs_path $name.predictions | grep Correct)
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" $SECONDS "${accuracy#Correct: }" | tee -a sweep/results.tsv
+}
+
+if [ $# = 4 ]; then
+    row "$@"
+else
+    row 600 4 15 vanilla   # the middle of the map: 60 readings of each person
+    row 600 1 60 vanilla   # the same number of readings, of one line
+    row 600 8 8 vanilla    # of eight lines
+    row 600 4 15 rope      # rotary positions
+    row 600 4 15 perceiver
+    row 600 4 15 synthesizer
+    row 600 4 8 vanilla    # fewer readings
+    row 300 4 15 vanilla   # fewer people
+    row 1200 4 15 vanilla  # more people
+fi

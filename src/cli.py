@@ -1,0 +1,43 @@
+"""What the commands share: mistakes that a user can mend, and how options are parsed. No torch here."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend; the message is one line that names the file, line or option and the way out."""
+
+
+def exit_on_user_error(main: Callable[[], None]) -> None:
+    """Runs a command; a UserError becomes one line on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose help shows defaults and whose errors are UserErrors, one line each."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """An argparse type: a finite number above zero, whole for int."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {'whole number' if kind is int else 'number'}"  # for argparse's message
+    return parse
