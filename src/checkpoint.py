@@ -1,7 +1,9 @@
 """Params files: plain state_dicts under the course's names, read without running code from them."""
 
+import io
 import pickle
 import re
+import warnings
 from zipfile import BadZipFile
 
 import torch
@@ -15,15 +17,19 @@ WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torc
 
 
 def save_params(model: GPT, path: str) -> None:
-    """Writes the model's state_dict to `path` in one step."""
+    """Writes the model's state_dict to `path` in one step. Raises UserError."""
+    buffer = io.BytesIO()  # torch.save words a full disk in its own way
+    torch.save(model.state_dict(), buffer)
     with atomic_write(path) as file:
-        torch.save(model.state_dict(), file)
+        file.write(buffer.getbuffer())
 
 
 def read_params(path: str) -> dict[str, Tensor]:
     """The state_dict in a params file, on the CPU, without wrappers' prefixes. Raises UserError; never runs code."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about pickles of strange make; they are refused below
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; pretrain or finetune writes one with --writing_params_path") from None
     except OSError as error:

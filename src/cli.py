@@ -12,12 +12,15 @@ class UserError(ValueError):
 
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Runs a command; a UserError becomes one line on stderr and exit code 2."""
+    """Runs a command; a UserError becomes one line on stderr and exit code 2, Ctrl-C one line and 130."""
     try:
         main()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted; unfinished outputs were not written", file=sys.stderr)
+        sys.exit(130)
 
 
 class Parser(argparse.ArgumentParser):

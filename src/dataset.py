@@ -59,8 +59,7 @@ class CharCorruptionDataset(Dataset):
         self._ids = torch.from_numpy(id_of_code[codes])
         self._starts = torch.from_numpy(starts)
         self._lengths = torch.from_numpy(ends - starts)
-        if anchored:
-            self._titles = torch.tensor([title_length(document) for document in self.data])
+        self._titles = torch.tensor([title_length(document) for document in self.data] if anchored else [])
 
     def __len__(self) -> int:
         return len(self.data)
@@ -73,8 +72,8 @@ class CharCorruptionDataset(Dataset):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The documents `indices` (B,), corrupted: x and y of shape (B, block_size - 1), int64, where `indices` are."""
         if self._ids.device != indices.device:
-            self._ids, self._starts, self._lengths = (
-                t.to(indices.device) for t in (self._ids, self._starts, self._lengths)
+            self._ids, self._starts, self._lengths, self._titles = (
+                t.to(indices.device) for t in (self._ids, self._starts, self._lengths, self._titles)
             )
         truncation, first, second, third = torch.rand(4, len(indices), device=indices.device)
 
@@ -87,7 +86,7 @@ class CharCorruptionDataset(Dataset):
         masked = (shortest + first * 2 * (length / 4 - shortest) + second).long()
         start = (third * (length - masked + 1)).long()  # of the span, uniform on 0 .. length - masked
         if self.anchored:
-            title = self._titles.to(indices.device)[indices]
+            title = self._titles[indices]
             behind = (torch.rand(len(indices), device=indices.device) < self.anchored) & (title < length)
             masked = torch.where(behind, 1 + (first * (length - title)).long(), masked)
             start = torch.where(behind, title, start)

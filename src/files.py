@@ -88,7 +88,10 @@ def check_writable(path: str) -> None:
 
 @contextmanager
 def atomic_write(path: str) -> Iterator[BinaryIO]:
-    """A file object whose content replaces `path` in one step when the block ends; an error leaves `path` as it was."""
+    """A file object whose content replaces `path` in one step when the block ends; an error leaves `path` as it was.
+
+    Raises UserError where the disk is full or the like.
+    """
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -97,6 +100,7 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        part.unlink(missing_ok=True)  # gone already, unless something went wrong

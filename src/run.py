@@ -41,7 +41,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--finetune_corpus_path",
         help="question<TAB>place rows to finetune on; the fast recipe also mixes them into pretraining",
     )
-    option("--eval_corpus_path", help="questions to answer (evaluate), or to measure after each epoch (finetune)")
+    option("--eval_corpus_path", help="questions to answer; in training, their accuracy after each epoch")
     option("--outputs_path", help="where evaluate writes its predictions, one a line")
     option("--recipe", choices=list(RECIPES), default="course", help="the settings of training; see the README")
 
@@ -98,7 +98,7 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
     if arguments.function == "finetune" or mixes:
         pairs = read_text(arguments.finetune_corpus_path)
         parse_pairs(pairs, arguments.finetune_corpus_path)
-    if arguments.function != "pretrain" and arguments.eval_corpus_path is not None:
+    if arguments.eval_corpus_path is not None:
         questions = parse_questions(read_text(arguments.eval_corpus_path), arguments.eval_corpus_path)
     return Corpora(text, pairs, questions)
 

@@ -210,6 +210,8 @@ class Trainer:
             for name, value in figures.items():
                 bar.write(f"epoch {epoch}: {name} {value:.4g}")
                 self.log(name, value)
+            if figures:  # what they took is no training time
+                shown_at, characters = time.perf_counter(), torch.zeros_like(characters)
         bar.close()
 
     def report(self, bar: tqdm, loss: float, norm: float, tokens_per_second: float) -> None:
