@@ -1,5 +1,6 @@
 """Check the files that the assignment asks for, then pack them into assignment5.zip."""
 
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, UserError, exit_on_user_error
-from files import atomic_write, parse_questions, read_text
+from files import atomic_write, check_writable, count_right, parse_questions, read_predictions, read_text
 
 DATA = ["wiki.txt", "birth_places_train.tsv", "birth_dev.tsv"]
 QUESTIONS = {"dev": "birth_dev.tsv", "test": "birth_test_inputs.tsv"}
@@ -33,18 +34,17 @@ def remark(name: str) -> str:
     if not name.endswith(".predictions"):
         return f"{Path(name).stat().st_size:,} bytes"
     run, split, _ = name.rsplit(".", 2)
-    predictions = Path(name).read_text(encoding="utf-8").split("\n")
-    predictions = predictions[:-1] if predictions[-1] == "" else predictions
     if not Path(QUESTIONS[split]).is_file():
-        return f"{len(predictions)} predictions; no {QUESTIONS[split]} to count against"
+        return f"no {QUESTIONS[split]} to count against"
     questions = parse_questions(read_text(QUESTIONS[split]), QUESTIONS[split])
+    try:
+        predictions = read_predictions(name, questions)
+    except UserError as error:
+        return f"WRONG: {str(error).removeprefix(f'{name}: ')}"
     counts = f"{len(predictions)} predictions for {len(questions)} questions"
-    if len(predictions) != len(questions):
-        return f"{counts}: EVALUATE AGAIN"
     if questions[0][1] is None:
         return counts
-    right = sum(place == p for (_, place), p in zip(questions, predictions, strict=True))
-    percent = 100 * right / len(questions)
+    percent = 100 * count_right(questions, predictions) / len(questions)
     threshold = THRESHOLDS.get(run)
     if threshold is None:
         return f"{counts}, {percent:.1f} % right"
@@ -56,16 +56,20 @@ def main() -> None:
     parser.add_argument("--output_path", default="assignment5.zip", help="the archive to write")
     output_path = parser.parse_args().output_path
 
+    check_writable(output_path)
     names = required_files()
-    missing = [name for name in names if not Path(name).is_file()]
+    sources = sorted(str(path) for path in Path("src").rglob("*.py"))
+    missing = [name for name in names if not os.access(name, os.R_OK)] + ([] if sources else ["src/*.py"])
     print(f"{'file':<36}state")
     for name in names:
         print(f"{name:<36}{'MISSING' if name in missing else remark(name)}")
     if missing:
         raise UserError(f"nothing packed: {len(missing)} files are missing: {', '.join(missing)}")
 
-    sources = sorted(str(path) for path in Path("src").rglob("*.py"))
-    with atomic_write(output_path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        atomic_write(output_path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive,
+    ):
         for name in sources + names:
             archive.write(name)
     print(f"{output_path} written: {len(sources) + len(names)} files, {Path(output_path).stat().st_size:,} bytes")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from cli import Parser, UserError, exit_on_user_error
-from files import name_in, parse_pairs, read_text
+from cli import Parser, exit_on_user_error
+from files import count_right, name_in, parse_pairs, read_predictions, read_text
 
 
 def main() -> None:
@@ -25,14 +25,11 @@ def main() -> None:
 
     rows = [("London for everyone", ["London"] * len(asked), "0")]
     for name, path, seconds in arguments.run:
-        predictions = read_text(path).removesuffix("\n").split("\n")
-        if len(predictions) != len(asked):
-            raise UserError(f"{path}: {len(predictions)} predictions for {len(asked)} questions; evaluate again")
-        rows.append((name, predictions, seconds))
+        rows.append((name, read_predictions(path, asked), seconds))
 
     print(f"\n{'':24}{'correct':>8}{'total':>8}{'percent':>9}{'seconds':>9}")
     for name, predictions, seconds in rows:
-        correct = sum(predicted == place for predicted, (_, place) in zip(predictions, asked, strict=True))
+        correct = count_right(asked, predictions)
         print(f"{name:24}{correct:8}{len(asked):8}{100 * correct / len(asked):9.1f}{seconds:>9}")
 
     print(f"\nTen of the people asked about, none of whom was finetuned on ({rows[-1][0]}):")

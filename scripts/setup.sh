@@ -4,11 +4,12 @@ if ! "${PYTHON:-false}" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>
     echo "Python 3.10 or newer is needed; point PYTHON at one, as in PYTHON=python3.12 bash $0" >&2
     exit 2
 fi
-if [ ! -x .venv/bin/python ]; then
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$PYTHON" -m venv .venv
 fi
-if ! cmp -s "$1" ".venv/$1"; then # what was installed last
+WANTED=$(cat requirements.txt "$1")
+if [ "$WANTED" != "$(cat ".venv/$1" 2>/dev/null)" ]; then # what was installed last
     echo "installing $1 into .venv (torch is large: minutes on a slow line)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
-    cp "$1" ".venv/$1"
+    echo "$WANTED" > ".venv/$1"
 fi

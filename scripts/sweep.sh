@@ -15,12 +15,12 @@ mkdir -p sweep
 row() { # people, lines a person, epochs, variant
     local data=sweep/data-$1-$2 name=sweep/$4-$1-$2-$3 extra=""
     [ "$4" = perceiver ] && extra="--bottleneck_dim 64"
-    local common="$4 $data/wiki.txt $extra --recipe fast --finetune_corpus_path $data/birth_places_train.tsv"
+    local common="$4 $data/wiki.txt $extra"
+    local train="$common --recipe fast --tb_expt_name sweep --finetune_corpus_path $data/birth_places_train.tsv"
     .venv/bin/python corpus/build.py --people "$1" --lines_per_person "$2" --out "$data"
     SECONDS=0
-    .venv/bin/python src/run.py pretrain $common --pretrain_epochs "$3" --tb_expt_name sweep \
-        --writing_params_path $name.pretrain.params
-    .venv/bin/python src/run.py finetune $common --reading_params_path $name.pretrain.params --tb_expt_name sweep \
+    .venv/bin/python src/run.py pretrain $train --pretrain_epochs "$3" --writing_params_path $name.pretrain.params
+    .venv/bin/python src/run.py finetune $train --reading_params_path $name.pretrain.params \
         --writing_params_path $name.finetune.params
     local accuracy
     accuracy=$(.venv/bin/python src/run.py evaluate $common --reading_params_path $name.finetune.params \

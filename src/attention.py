@@ -77,8 +77,8 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(B, T, nh * hs)
 
 
-class CausalCrossAttention(nn.Module):
-    """Queries of one sequence over keys and values of another; query i sees keys 0..i (handout, equations 5 and 6)."""
+class QueryKeyValue(nn.Module):
+    """What self- and cross-attention share: their parameters, and heads that attend causally."""
 
     def __init__(self, config, block_size: int) -> None:
         super().__init__()
@@ -91,30 +91,34 @@ class CausalCrossAttention(nn.Module):
         self.register_buffer("mask", causal_mask(block_size))
         self.n_head = config.n_head
 
-    def position(self, x: Tensor) -> Tensor:
-        """What tells a query or key (B, nh, T, hs) its position: nothing here, a rotation in RotarySelfAttention."""
-        return x
-
-    def forward(self, x_kv: Tensor, x_q: Tensor) -> Tensor:
-        """x_kv (B, Tk, C), x_q (B or 1, Tq, C) -> (B, Tq, C)."""
-        if x_q is x_kv:
-            q, k, v = project(x_kv, self.query, self.key, self.value)  # (B, T, C) each
-        else:
-            q, (k, v) = self.query(x_q), project(x_kv, self.key, self.value)
-        q = self.position(split_heads(q, self.n_head))  # (B, nh, Tq, hs)
-        k = self.position(split_heads(k, self.n_head))  # (B, nh, Tk, hs)
-        v = split_heads(v, self.n_head)  # (B, nh, Tk, hs)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (B or 1, nh, Tq, hs), k and v (B, nh, Tk, hs) -> (B, Tq, C)."""
         mask = self.mask[0, 0, : q.size(2), : k.size(2)]
         y = attention(q, k, v, mask, self.attn_drop)  # (B, nh, Tq, hs)
         return self.resid_drop(self.proj(merge_heads(y)))
 
 
-class CausalSelfAttention(CausalCrossAttention):
+class CausalSelfAttention(QueryKeyValue):
     """Multi-head self-attention (handouts, equations 3, 4 and 9, 10)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
-        return super().forward(x, x)
+        q, k, v = (split_heads(t, self.n_head) for t in project(x, self.query, self.key, self.value))  # (B, nh, T, hs)
+        return self.attend(self.position(q), self.position(k), v)
+
+    def position(self, x: Tensor) -> Tensor:
+        """What tells a query or key (B, nh, T, hs) its position: nothing here, a rotation in RotarySelfAttention."""
+        return x
+
+
+class CausalCrossAttention(QueryKeyValue):
+    """Queries of one sequence over keys and values of another; query i sees keys 0..i (handout, equations 5 and 6)."""
+
+    def forward(self, x_kv: Tensor, x_q: Tensor) -> Tensor:
+        """x_kv (B, Tk, C), x_q (B or 1, Tq, C) -> (B, Tq, C)."""
+        q = split_heads(self.query(x_q), self.n_head)  # (B or 1, nh, Tq, hs)
+        k, v = (split_heads(t, self.n_head) for t in project(x_kv, self.key, self.value))  # (B, nh, Tk, hs)
+        return self.attend(q, k, v)
 
 
 class RotarySelfAttention(CausalSelfAttention):

@@ -1,10 +1,8 @@
 """Params files: plain state_dicts under the course's names, read without running code from them."""
 
 import io
-import pickle
 import re
 import warnings
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
@@ -17,9 +15,9 @@ WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torc
 
 
 def save_params(model: GPT, path: str) -> None:
-    """Writes the model's state_dict to `path` in one step. Raises UserError."""
+    """Writes the model's state_dict, as tensors of the CPU, to `path` in one step. Raises UserError."""
     buffer = io.BytesIO()  # torch.save words a full disk in its own way
-    torch.save(model.state_dict(), buffer)
+    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
 
@@ -34,11 +32,11 @@ def read_params(path: str) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file; pretrain or finetune writes one with --writing_params_path") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (pickle.UnpicklingError, BadZipFile, RuntimeError, EOFError, ValueError, KeyError):
+    except Exception:  # torch.load raises many kinds for the many ways of not being a params file
         raise UserError(
             f"{path}: not a whole params file, or one that holds more than tensors; write it anew"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(v, Tensor) for n, v in state.items()):
         raise UserError(f"{path}: not a params file; one holds the names and tensors of a state_dict")
     state = {WRAPPERS.sub("", name): value for name, value in state.items()}
     # some course solutions for rope keep the table of rotations, which follows from the configuration
@@ -48,16 +46,16 @@ def read_params(path: str) -> dict[str, Tensor]:
 def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
     """The variant, vocab_size, block_size and bottleneck_dim that a state_dict was trained as, as far as it tells."""
     found: dict[str, str | int] = {}
-    if "tok_emb.weight" in state:
-        found["vocab_size"] = len(state["tok_emb.weight"])
-    if "pos_emb" in state:
-        found["block_size"] = state["pos_emb"].size(1)
-    if "down_block.C" in state:
+    if "down_block.C" in state and state["down_block.C"].dim() == 3:
         found |= {"variant": "perceiver", "bottleneck_dim": state["down_block.C"].size(1)}
     elif "blocks.0.attn.w2" in state:
         found["variant"] = "synthesizer"
     elif "blocks.0.attn.query.weight" in state:
         found["variant"] = "vanilla" if "pos_emb" in state else "rope"
+    if "tok_emb.weight" in state:
+        found["vocab_size"] = len(state["tok_emb.weight"])
+    if "pos_emb" in state and state["pos_emb"].dim() == 3:
+        found["block_size"] = state["pos_emb"].size(1)
     return found
 
 
@@ -67,19 +65,18 @@ def load_params(model: GPT, path: str, config: GPTConfig, corpus_path: str) -> N
     Raises UserError that says what the file was trained as, and which option fits it, when that is not `config`.
     """
     state = read_params(path)
-    found = trained_as(state)
-    wanted = {name: getattr(config, name) for name in found}
-    remedies = {
-        "variant": f"{path}: was trained as {found.get('variant')}, not {config.variant}; say '{found.get('variant')}'",
-        "vocab_size": f"{path}: was trained on a vocabulary of {found.get('vocab_size')} characters, {corpus_path} has "
-        f"{config.vocab_size}; give the text that it was pretrained on",
-        "bottleneck_dim": f"{path}: was trained with --bottleneck_dim {found.get('bottleneck_dim')}, not "
-        f"{config.bottleneck_dim}; give that option",
-        "block_size": f"{path}: has a block_size of {found.get('block_size')}, this project one of {config.block_size}",
-    }
-    for name, message in remedies.items():
-        if name in found and found[name] != wanted[name]:
-            raise UserError(message)
+    for name, value in trained_as(state).items():
+        wanted = getattr(config, name)
+        if value == wanted:
+            continue
+        mismatch = {
+            "variant": f"was trained as {value}, not {wanted}; say '{value}'",
+            "vocab_size": f"was trained on a vocabulary of {value} characters, {corpus_path} has {wanted}; "
+            "give the text that it was pretrained on",
+            "bottleneck_dim": f"was trained with --bottleneck_dim {value}, not {wanted}; give that option",
+            "block_size": f"has a block_size of {value}, this project one of {wanted}",
+        }
+        raise UserError(f"{path}: {mismatch[name]}")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -13,6 +13,7 @@ class UserError(ValueError):
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command; a UserError becomes one line on stderr and exit code 2, Ctrl-C one line and 130."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no ⁇ shows \\u2047
     try:
         main()
     except UserError as error:
@@ -44,3 +45,11 @@ def positive(kind: type) -> Callable[[str], float]:
 
     parse.__name__ = f"positive {'whole number' if kind is int else 'number'}"  # for argparse's message
     return parse
+
+
+def seed(text: str) -> int:
+    """An argparse type: a whole number that every generator takes as its seed."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise ValueError
+    return value

@@ -19,10 +19,10 @@ class CharCorruptionDataset(Dataset):
     """Documents, one a line, with one span of each moved to its end (Raffel et al. 2020, section 3.1.4, one span).
 
     `data` is the whole text, `name` what errors call it; a trailing newline makes a last, empty document. Each access
-    draws anew from the global generator of the device: which beginning of the document, and which span of it. The share
-    `anchored` of the spans begins right behind the document's title, "Ada Lovelace. ", and has any length, so that the
-    title alone must tell what follows. Raises UserError when `data` holds PAD_CHAR or MASK_CHAR, ValueError when
-    block_size has no room for a document.
+    draws anew from the global generator of the device: which beginning of the document, and which span of it. Where
+    the document has a title, "Ada Lovelace. ", and reaches past it, the share `anchored` of the spans begins right
+    behind and has any length, so that the title alone must tell what follows. Raises UserError when `data` holds
+    PAD_CHAR or MASK_CHAR, ValueError when block_size has no room for a document.
     """
 
     PAD_CHAR = "\u25a1"  # id 0
@@ -31,7 +31,7 @@ class CharCorruptionDataset(Dataset):
     def __init__(self, data: str, block_size: int, name: str = "data", anchored: float = 0.0) -> None:
         self.max_length = int(block_size * 7 / 8)  # of a truncated document; with its three marks it fits the block
         if self.max_length < 4 or self.max_length + 3 > block_size:
-            raise ValueError(f"block_size {block_size} has no room for a document and its marks; 24 and more has")
+            raise ValueError(f"block_size {block_size} has no room for a document and its three marks; take 24")
         for mark in (self.PAD_CHAR, self.MASK_CHAR):
             if mark in data:
                 line = data[: data.index(mark)].count("\n") + 1
@@ -87,7 +87,7 @@ class CharCorruptionDataset(Dataset):
         start = (third * (length - masked + 1)).long()  # of the span, uniform on 0 .. length - masked
         if self.anchored:
             title = self._titles[indices]
-            behind = (torch.rand(len(indices), device=indices.device) < self.anchored) & (title < length)
+            behind = (torch.rand(len(indices), device=indices.device) < self.anchored) & (title > 0) & (title < length)
             masked = torch.where(behind, 1 + (first * (length - title)).long(), masked)
             start = torch.where(behind, title, start)
 
@@ -105,9 +105,9 @@ class CharCorruptionDataset(Dataset):
         return string[:, :-1].contiguous(), string[:, 1:].contiguous()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Raises ValueError that names a character outside the vocabulary."""
+        """The ids of a text. Raises ValueError that names a character which the vocabulary has not, or as a mark."""
         for character in text:
-            if character not in self.stoi:
+            if self.stoi.get(character, 0) < 2:
                 raise ValueError(f"the character {character!r} is not in the pretraining text")
         return [self.stoi[character] for character in text]
 
@@ -119,10 +119,15 @@ class CharCorruptionDataset(Dataset):
 def title_length(document: str) -> int:
     """The length of "J. R. R. Tolkien. " at the beginning of a document; 0 where there is no such title.
 
-    A title ends at the first full stop behind a word of three letters and more, which initials and "St." are not.
+    A title ends at its first full stop that does not abbreviate: behind a word that is no initial, "St" or "Dr", or
+    where the name comes again without it ("Malcolm X. Malcolm X was ...").
     """
-    title = re.match(r".*?[^\W\d_]{3}\. ", document)
-    return title.end() if title else 0
+    for stop in re.finditer(r"\. ", document):
+        name = document[: stop.start()]
+        abbreviated = re.search(r"(^|[ .])(\w|St|Dr)$", name)
+        if name and (not abbreviated or f"{name} " in document[stop.end() :]):
+            return stop.end()
+    return 0
 
 
 class NameDataset(Dataset):

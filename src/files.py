@@ -3,32 +3,42 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from cli import UserError
 
 
-def read_text(path: str) -> str:
-    """The UTF-8 text of a file, without a byte order mark, its lines ended by LF. Raises UserError."""
+def read_bytes(path: str) -> bytes:
+    """The content of a file. Raises UserError."""
     try:
-        raw = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a text file is needed") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def decode(raw: bytes, path: str) -> str:
+    """UTF-8 text without its byte order mark, its lines ended by LF. Raises UserError for other bytes."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise UserError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
+    return text.replace("\r\n", "\n")
+
+
+def read_text(path: str) -> str:
+    """The text of a file that must hold some. Raises UserError."""
+    text = decode(read_bytes(path), path)
     if not text.strip():
         raise UserError(f"{path}: the file is empty")
-    return text.replace("\r\n", "\n")
+    return text
 
 
 def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None]]:
@@ -72,28 +82,54 @@ def name_in(question: str) -> str:
     return match[1] if match else question
 
 
+def read_predictions(path: str, pairs: Sequence[tuple[str, str | None]]) -> list[str]:
+    """The predictions in a file, one a line, for the questions of `pairs`. Raises UserError for another number."""
+    lines = decode(read_bytes(path), path).removesuffix("\n").split("\n")
+    if len(lines) != len(pairs):
+        raise UserError(f"{path}: {len(lines)} predictions for {len(pairs)} questions; evaluate again")
+    return lines
+
+
+def count_right(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
+    """How many predictions are the place of their pair."""
+    return sum(place == prediction for (_, place), prediction in zip(pairs, predictions, strict=True))
+
+
 def check_writable(path: str) -> None:
     """Raises UserError unless a file can be written at `path`: said at the start, not after hours of training."""
     folder = Path(path).parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"{path}: the folder {folder} does not exist; create it first")
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path}: is a folder; name a file in it")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path}: is a device or the like; name a file")
     try:
+        with suppress(FileNotFoundError):
+            os.lstat(path)  # refuses a name that is too long
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def check_folder(folder: Path) -> None:
+    """Raises UserError unless files can be written in `folder`, which may have to be made for it."""
+    folder = Path(os.path.normpath(folder))
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    if not os.path.isdir(existing):
+        raise UserError(f"{folder}: {existing} is in the way; it is a file")
+    check_writable(str(existing / "file"))
+
+
 @contextmanager
 def atomic_write(path: str) -> Iterator[BinaryIO]:
     """A file object whose content replaces `path` in one step when the block ends; an error leaves `path` as it was.
 
-    Raises UserError where the disk is full or the like.
+    A link is followed. Raises UserError where the disk is full or the like.
     """
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    target = Path(path).resolve()
+    part = target.with_name(f".{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
             yield file

@@ -1,14 +1,15 @@
 """Pretrain, finetune and evaluate a small GPT on birth places: the command line."""
 
 import argparse
+import os
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import Parser, UserError, exit_on_user_error, positive
-from files import atomic_write, check_writable, parse_pairs, parse_questions, read_text
+from cli import Parser, UserError, exit_on_user_error, positive, seed
+from files import atomic_write, check_folder, check_writable, count_right, parse_pairs, parse_questions, read_text
 from recipe import RECIPES
 
 # torch, and what needs it, is imported where work begins, so that --help and mistakes are answered at once
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from model import GPT
 
 BLOCK_SIZE = 128
+TENSORBOARD_FOLDER = Path("expt")
+PRECISION_HELP = "of the matmuls while training; auto: bf16 on CUDA GPUs and x86 CPUs that multiply it, else fp32"
 VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
 
 
@@ -41,7 +44,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--finetune_corpus_path",
         help="question<TAB>place rows to finetune on; the fast recipe also mixes them into pretraining",
     )
-    option("--eval_corpus_path", help="questions to answer; in training, their accuracy after each epoch")
+    option(
+        "--eval_corpus_path",
+        help="questions to answer; in training, with places, their accuracy after each epoch",
+    )
     option("--outputs_path", help="where evaluate writes its predictions, one a line")
     option("--recipe", choices=list(RECIPES), default="course", help="the settings of training; see the README")
 
@@ -56,9 +62,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     finetune_help = "times that finetuning reads the pairs, from scratch or from --reading_params_path"
     by_recipe("finetune_epochs", int, finetune_help, "scratch_epochs", "finetune_epochs")
     option("--bottleneck_dim", type=positive(int), default=32, help="length of the perceiver's inner sequence")
-    option("--seed", type=int, default=0, help="seed of everything random")
-    option("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
-    option("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of the matmuls while training")
+    option("--seed", type=seed, default=0, help="seed of everything random")
+    option("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU if there is one")
+    option("--precision", choices=["auto", "fp32", "bf16"], default="auto", help=PRECISION_HELP)
     option("--tb_expt_name", default="run", help="TensorBoard shows the run as expt/NAME/...")
     arguments = parser.parse_args(argv)
 
@@ -82,17 +88,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         setattr(arguments, name, getattr(arguments, name, default))
     if arguments.bottleneck_dim > BLOCK_SIZE:
         parser.error(f"--bottleneck_dim {arguments.bottleneck_dim} is longer than the block of {BLOCK_SIZE}")
+    unused = "writing_params_path" if arguments.function == "evaluate" else "outputs_path"
+    if getattr(arguments, unused) is not None:
+        parser.error(f"{arguments.function} writes nothing to --{unused}")
     return arguments
 
 
 def read_corpora(arguments: argparse.Namespace) -> Corpora:
     """Reads every input and checks every output of the run, before any work. Raises UserError."""
     params_path = arguments.reading_params_path
-    if params_path is not None and not Path(params_path).exists():
+    if params_path is not None and not os.path.exists(params_path):
         raise UserError(f"{params_path}: no such file; pretrain or finetune writes one")
+    inputs = (arguments.pretrain_corpus_path, arguments.finetune_corpus_path, arguments.eval_corpus_path)
     for path in (arguments.writing_params_path, arguments.outputs_path):
         if path is not None:
+            if any(other is not None and os.path.realpath(path) == os.path.realpath(other) for other in inputs):
+                raise UserError(f"{path}: would be overwritten, and is read; name another output")
             check_writable(path)
+    if arguments.function != "evaluate":
+        check_folder(TENSORBOARD_FOLDER / arguments.tb_expt_name)
     text, pairs, questions = read_text(arguments.pretrain_corpus_path), None, None
     mixes = arguments.function == "pretrain" and RECIPES[arguments.recipe].questions > 0
     if arguments.function == "finetune" or mixes:
@@ -164,7 +178,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     run_tokens = int(epochs * rows * (BLOCK_SIZE - 1))
 
     name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
-    writer = SummaryWriter(Path("expt") / arguments.tb_expt_name / name)
+    writer = SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
     config = TrainerConfig(
         max_epochs=epochs,
         batch_size=batch_size,
@@ -179,11 +193,11 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     )
     trainer = Trainer(model, dataset, None, config)
     if corpora.questions and corpora.questions[0][1] is not None:
-        questions, places = zip(*corpora.questions, strict=True)
+        questions = [question for question, _ in corpora.questions]
 
         def dev_accuracy(trainer: Trainer) -> dict[str, float]:
-            right = sum(a == place for a, place in zip(answer(model, documents, questions), places, strict=True))
-            return {"dev accuracy (%)": 100 * right / len(places)}
+            right = count_right(corpora.questions, answer(model, documents, questions))
+            return {"dev accuracy (%)": 100 * right / len(questions)}
 
         trainer.on_epoch_end.append(dev_accuracy)
     trainer.train()

@@ -1,4 +1,4 @@
-"""The training loop: optimizer groups, schedule, precision, progress. It knows nothing of GPT or of text."""
+"""The training loop: optimizer groups, schedule, precision, progress. It knows nothing of text."""
 
 import math
 import time
@@ -47,12 +47,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of matmuls while training; auto is bf16 where the hardware multiplies it, else fp32."""
+    """The dtype of matmuls while training; auto is bf16 on CUDA GPUs and x86 CPUs that multiply it, else fp32."""
     if name == "auto":
         if device.type == "cuda":
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+            fast = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
         name = "bf16" if fast else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
@@ -95,7 +95,8 @@ class Trainer:
     """Trains `model`, called as model(x, y) -> (logits, loss), on a dataset of (x, y) pairs.
 
     A dataset with a method batch(indices) -> (x, y) makes its batches itself, on the device, as padded int64 (B, T)
-    whose targets end in `ignore_index`; any other torch Dataset goes through a DataLoader. `test_dataset` may be
+    whose targets end in `ignore_index`; on a CPU they are cut into micro-batches, which suits a causal model whose
+    loss is the mean over all other targets. Any other torch Dataset goes through a DataLoader. `test_dataset` may be
     None; otherwise its mean loss is reported after each epoch. Functions in `on_epoch_end` are called with the trainer
     and return figures to log, name to value.
     """
@@ -149,7 +150,8 @@ class Trainer:
         if self.device.type == "cpu" and hasattr(dataset, "batch"):
             targets = (y != self.config.ignore_index).sum()
             for part_x, part_y in micro_batches(x, y, MICRO_BATCH_ROWS, self.config.ignore_index):
-                yield part_x, part_y, (part_y != self.config.ignore_index).sum() / targets
+                if part_x.size(1):  # else it has no target
+                    yield part_x, part_y, (part_y != self.config.ignore_index).sum() / targets
         else:
             yield x, y, 1.0
 
@@ -192,18 +194,18 @@ class Trainer:
         """Runs config.max_epochs epochs, each over every pair once in a new order."""
         steps_an_epoch = math.ceil(len(self.train_dataset) / self.config.batch_size)
         bar = tqdm(total=self.config.max_epochs * steps_an_epoch, unit="step", dynamic_ncols=True)
-        shown_at, characters = time.perf_counter(), torch.zeros((), dtype=torch.int64, device=self.device)
+        shown_at, seen = time.perf_counter(), torch.zeros((), dtype=torch.int64, device=self.device)
         for epoch in range(1, self.config.max_epochs + 1):
             self.model.train()
             bar.set_description(f"epoch {epoch}/{self.config.max_epochs}", refresh=False)
             for x, y in self.batches(self.train_dataset, shuffle=True):
                 loss, norm = self.step(x, y)
-                characters += x.count_nonzero()
+                seen += x.count_nonzero()  # without padding
                 bar.update()
                 now = time.perf_counter()
                 if now - shown_at > 1.0 or self.steps == bar.total:  # reading the loss makes a GPU wait, so seldom
-                    self.report(bar, float(loss), float(norm), int(characters) / (now - shown_at))
-                    shown_at, characters = now, torch.zeros_like(characters)
+                    self.report(bar, float(loss), float(norm), int(seen) / (now - shown_at))
+                    shown_at, seen = now, torch.zeros_like(seen)
             figures = {} if self.test_dataset is None else {"test loss": self.test_loss()}
             for function in self.on_epoch_end:
                 figures |= function(self)
@@ -211,7 +213,7 @@ class Trainer:
                 bar.write(f"epoch {epoch}: {name} {value:.4g}")
                 self.log(name, value)
             if figures:  # what they took is no training time
-                shown_at, characters = time.perf_counter(), torch.zeros_like(characters)
+                shown_at, seen = time.perf_counter(), torch.zeros_like(seen)
         bar.close()
 
     def report(self, bar: tqdm, loss: float, norm: float, tokens_per_second: float) -> None:

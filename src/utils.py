@@ -1,22 +1,18 @@
 """Seeds, sampling, and counting right answers."""
 
-import random
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dataset import CharCorruptionDataset
-from files import parse_questions, read_text
+from files import count_right, parse_questions, read_text
 from model import GPT
 
 
 def set_seed(seed: int) -> None:
-    """Seeds every generator that a run draws from."""
-    random.seed(seed)
-    np.random.seed(seed)
+    """Seeds torch's generators, of every device; a run draws from no others."""
     torch.manual_seed(seed)
 
 
@@ -52,10 +48,11 @@ def answer(model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[st
     to the end mark or the end of the block.
 
     Questions of one length are answered together, in fp32 and unpadded, so that the answer to one does not depend on
-    which others stand beside it. The answer to a question that is unanswerable() is empty.
+    which others stand beside it, but for the rounding of a tie. A question that is unanswerable() is answered "".
     """
     device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
+    no_answer = [i for i, character in vocabulary.itos.items() if character in (vocabulary.PAD_CHAR, "\n")]
     answers = [""] * len(questions)
     was_training = model.training
     model.eval()
@@ -70,7 +67,9 @@ def answer(model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[st
         written: list[list[int]] = [[] for _ in rows]
         while len(going) and x.size(1) < vocabulary.block_size:
             logits, _ = model(x)
-            choice = logits[:, -1].argmax(dim=-1)  # (B,)
+            logits = logits[:, -1]  # (B, vocab_size)
+            logits[:, no_answer] = -torch.inf  # an answer is one line
+            choice = logits.argmax(dim=-1)  # (B,)
             on = choice != mask
             going, x = going[on], torch.cat((x[on], choice[on, None]), dim=1)
             for row, character in zip(going.tolist(), choice[on].tolist(), strict=True):
@@ -103,8 +102,7 @@ def evaluate_places(filepath: str, predicted_places: list[str]) -> tuple[float, 
         return 0.0, 0.0
     if len(pairs) != len(predicted_places):
         raise ValueError(f"{len(predicted_places)} predictions for the {len(pairs)} questions of {filepath}")
-    correct = sum(place == predicted for (_, place), predicted in zip(pairs, predicted_places, strict=True))
-    return float(len(pairs)), float(correct)
+    return float(len(pairs)), float(count_right(pairs, predicted_places))
 
 
 def accuracy_line(total: float, correct: float) -> str:

@@ -111,9 +111,11 @@ def test_synthesizer_attention(T):
         np.testing.assert_allclose(y[b], out @ p["proj.weight"].T + p["proj.bias"], atol=1e-5)
 
 
-def test_attention_agrees_with_torch_forward_and_backward():
-    q, k, v = (torch.randn(2, 3, 6, 8, requires_grad=True) for _ in range(3))
-    ours = attention(q, k, v, torch.tril(torch.ones(6, 6)), Dropout(0.0))
+@pytest.mark.parametrize(("Tq", "Tk"), [(6, 6), (4, 7), (7, 4)])
+def test_attention_agrees_with_torch_forward_and_backward(Tq, Tk):
+    """Also where it is not square, which a GPU leaves to torch."""
+    q, k, v = (torch.randn(2, 3, T, 8, requires_grad=True) for T in (Tq, Tk, Tk))
+    ours = attention(q, k, v, torch.tril(torch.ones(Tq, Tk)), Dropout(0.0))
     theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     torch.testing.assert_close(ours, theirs)
     direction = torch.randn_like(ours)

@@ -71,6 +71,9 @@ class Bomb:
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"not a params file"),
+        lambda path: path.write_bytes(b"abc"),
+        lambda path: path.write_bytes(b"born"),
+        lambda path: torch.save({0: torch.zeros(1)}, path),
         lambda path: path.write_bytes(path.read_bytes()[:-500]),
         lambda path: path.write_bytes(pickle.dumps({"tok_emb.weight": Bomb()})),
         lambda path: torch.save({"tok_emb.weight": Bomb()}, path),

@@ -83,6 +83,54 @@ def test_a_seed_repeats_a_run_and_finetuning_learns_the_pairs(world, capsys):
     assert "epoch 40: dev accuracy (%) 100" in capsys.readouterr().out
 
 
+def test_what_was_finetuned_is_what_answers(world, capsys):
+    finetune(1, "--finetune_lr", "1e-3")
+    words = "rope wiki.txt --reading_params_path a.params"
+    run.main(["evaluate", *words.split(), "--eval_corpus_path", "birth_dev.tsv", "--outputs_path", "p"])
+    assert "Correct: 6.0 out of 6.0: 100.0%\n" in capsys.readouterr().out
+    assert Path("p").read_text(encoding="utf-8").splitlines() == [place for _, place in PEOPLE]
+    before = torch.load("a.params")
+    finetuning = ["--finetune_corpus_path", "birth_places_train.tsv", "--finetune_epochs", "1", "--finetune_lr", "1e-9"]
+    run.main(["finetune", *words.split(), *finetuning, "--writing_params_path", "b.params"])
+    for name, value in torch.load("b.params").items():
+        torch.testing.assert_close(value, before[name], atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("pretrain", {"max_epochs": 650, "batch_size": 128, "learning_rate": 6e-3, "muon_lr": 0.0}),
+        ("finetune", {"max_epochs": 75, "batch_size": 256, "learning_rate": 6e-4, "muon_lr": 0.0}),
+        ("finetune --reading_params_path a.params", {"max_epochs": 10, "batch_size": 256, "learning_rate": 6e-4}),
+        ("pretrain --recipe fast", {"max_epochs": 100, "batch_size": 32, "learning_rate": 3e-3, "muon_lr": 0.02}),
+    ],
+)
+def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
+    import trainer
+    from checkpoint import save_params
+    from model import GPT, GPTConfig
+
+    made = []
+
+    class Captured(trainer.Trainer):
+        def train(self) -> None:
+            made.append(self)
+
+    monkeypatch.setattr(trainer, "Trainer", Captured)
+    save_params(GPT(GPTConfig(len(set(WIKI)) + 2, 128)), "a.params")
+    function, *options = words.split()
+    common = "vanilla wiki.txt --writing_params_path b --finetune_corpus_path birth_places_train.tsv"
+    run.main([function, *common.split(), *options, "--device", "cpu", "--precision", "fp32"])
+    config, fast = made[0].config, "fast" in words
+    assert expected.items() <= vars(config).items()
+    course = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_norm_clip": 1.0, "lr_decay": True}
+    course |= {"warmup_tokens": 512 * 20, "device": "cpu", "precision": "fp32"}
+    course["final_tokens"] = int(100 * 7 * 1.25 * 127) if fast else 200 * 7 * 128
+    assert course.items() <= vars(config).items()
+    assert made[0].model.drop.p == (0.0 if fast else 0.1)
+    assert len(made[0].train_dataset) == (7 if function == "pretrain" else 6)
+
+
 def test_questions_that_cannot_be_asked_are_named_and_the_rest_is_answered(world, capsys):
     finetune(1)
     long = "W" * 127
@@ -176,6 +224,16 @@ EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --ou
         (f"pretrain vanilla wiki.txt {TRAIN} --pretrain_lr nan", "--pretrain_lr: invalid positive number"),
         (f"pretrain vanilla wiki.txt {TRAIN} --pretrain_epochs 0", "--pretrain_epochs: invalid positive whole number"),
         (f"pretrain perceiver wiki.txt {TRAIN} --bottleneck_dim 129", "--bottleneck_dim 129 is longer"),
+        (f"pretrain vanilla wiki.txt {TRAIN} --seed -1", "--seed: invalid seed value: '-1'"),
+        (f"pretrain vanilla wiki.txt {TRAIN} --seed 5000000000", "--seed: invalid seed value"),
+        (
+            f"pretrain vanilla wiki.txt {TRAIN} --tb_expt_name x --outputs_path p",
+            "pretrain writes nothing to --outputs",
+        ),
+        (f"pretrain vanilla wiki.txt {TRAIN} --tb_expt_name ../wiki.txt/x", "wiki.txt is in the way"),
+        ("pretrain vanilla wiki.txt --writing_params_path sub/../wiki.txt", "sub/../wiki.txt: would be overwritten"),
+        (f"pretrain vanilla wiki.txt --writing_params_path {'x' * 300}", "x: cannot be written (File name too long)"),
+        ("pretrain vanilla wiki.txt --writing_params_path /dev/null", "/dev/null: is a device"),
         (f"pretrain vanilla nowhere.txt {TRAIN}", "nowhere.txt: no such file"),
         (f"pretrain vanilla . {TRAIN}", ".: is a folder"),
         (f"pretrain vanilla latin1.txt {TRAIN}", "latin1.txt, line 2: not UTF-8"),
@@ -284,7 +342,7 @@ def test_submission_tells_when_predictions_do_not_match_the_questions(submission
     (submission / "vanilla.pretrain.dev.predictions").write_text("Rome\n" * 5)
     (submission / "perceiver.pretrain.dev.predictions").write_text("Rome\n" * 6)
     out = collect(submission).stdout
-    assert "5 predictions for 6 questions: EVALUATE AGAIN" in out
+    assert "WRONG: 5 predictions for 6 questions; evaluate again" in out
     assert "0.0 % right, threshold 6 %: NOT MET" in out
 
 

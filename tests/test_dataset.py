@@ -158,6 +158,8 @@ def test_line_ends_neither_lose_nor_invent_rows(documents, text):
         ("\tLondon", "line 2: no question"),
         ("Where was Ada Lovelace born?\t", "line 2: no place"),
         ("Where was 王 born?\tLondon", "line 2: the character '王'"),
+        (f"Where was Ada born?\tLond{PAD}n", f"line 2: the character '{PAD}'"),
+        (f"Where was Ada born?\tLond{MASK}n", f"line 2: the character '{MASK}'"),
         (f"Where was {'A' * 120} born?\tLondon", "line 2: question and place take"),
     ],
 )
@@ -172,13 +174,17 @@ def test_a_wrong_row_is_named(documents, row, message):
         ("Ada Lovelace. Born in London .", "Ada Lovelace. "),
         ("J. R. R. Tolkien. Tolkien was born .", "J. R. R. Tolkien. "),
         ("St. Vincent. A singer .", "St. Vincent. "),
+        ("Malcolm X. In 1925 Malcolm X was born .", "Malcolm X. "),
+        ("Franklin D. Roosevelt. Franklin D. Roosevelt was born .", "Franklin D. Roosevelt. "),
+        ("Lydia Ko. Born in Seoul .", "Lydia Ko. "),
+        ("Pope Adrian VI. Born in Utrecht .", "Pope Adrian VI. "),
         ("Søren Kierkegaård. Born .", "Søren Kierkegaård. "),
         ("no title at all", ""),
         ("Ends with a stop.", ""),
         ("", ""),
     ],
 )
-def test_a_title_ends_behind_its_first_long_word(document, title):
+def test_a_title_ends_where_nothing_is_abbreviated(document, title):
     assert document[: title_length(document)] == title
 
 

@@ -1,5 +1,7 @@
 """The four variants: sizes, names, and that nothing looks into the future."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +137,39 @@ def test_too_long_a_sequence_is_refused():
 def test_an_impossible_configuration_is_refused(wrong):
     with pytest.raises(ValueError, match=r"variant|n_head|bottleneck_dim|n_layer"):
         GPTConfig(30, 24, **({"variant": "perceiver"} | SMALL | wrong))
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "synthesizer", "rope"])
+def test_the_whole_model_is_the_pre_ln_transformer(variant):
+    """Embeddings, blocks and head written out in numpy around the attention layers, which have tests of their own."""
+    model = small_model(variant)
+    p = {name: value.detach().double().numpy() for name, value in model.named_parameters()}
+    erf = np.vectorize(math.erf)
+
+    def layer_norm(x, name):
+        mean, variance = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
+        return (x - mean) / np.sqrt(variance + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+    def mlp(x, name):
+        hidden = x @ p[f"{name}.0.weight"].T + p[f"{name}.0.bias"]
+        return 0.5 * hidden * (1 + erf(hidden / np.sqrt(2))) @ p[f"{name}.2.weight"].T + p[f"{name}.2.bias"]
+
+    idx = torch.randint(30, (2, 11))
+    x = p["tok_emb.weight"][idx.numpy()]
+    if variant != "rope":
+        x = x + p["pos_emb"][:, :11]
+    for n, block in enumerate(model.blocks):
+        normed = layer_norm(x, f"blocks.{n}.ln1")
+        x = x + block.attn(torch.from_numpy(normed).float()).detach().double().numpy()
+        x = x + mlp(layer_norm(x, f"blocks.{n}.ln2"), f"blocks.{n}.mlp")
+    expected = layer_norm(x, "ln_f") @ p["head.weight"].T
+    np.testing.assert_allclose(model(idx)[0].detach().numpy(), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_initialisation_is_mingpt_s():
+    model = GPT(GPTConfig(256, 128))
+    for name, p in model.named_parameters():
+        if p.dim() == 2:
+            assert abs(p.std().item() - 0.02) < 0.001 and abs(p.mean().item()) < 0.001, name
+        else:
+            assert (p == (1 if ".ln" in f".{name}" and name.endswith("weight") else 0)).all(), name

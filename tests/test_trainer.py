@@ -146,6 +146,30 @@ def test_learning_rate_follows_the_tokens(documents):
         assert all(group["lr"] == pytest.approx(expected) for group in trainer.optimizers[0].param_groups)
 
 
+class Writer:
+    """Stands for TensorBoard's."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, list[tuple[int, float]]] = {}
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.points.setdefault(name, []).append((step, value))
+
+
+def test_bar_and_curves_show_the_run(documents, capsys):
+    writer = Writer()
+    trainer = Trainer(small_model(documents.vocab_size), documents, None, config(max_epochs=2, writer=writer))
+    trainer.on_epoch_end.append(lambda trainer: {"dev accuracy (%)": 50.0})
+    trainer.train()
+    assert writer.points["dev accuracy (%)"] == [(2, 50.0), (4, 50.0)]
+    for name in ("loss", "learning rate", "gradient norm", "tokens per second"):
+        step, value = writer.points[name][-1]
+        assert step == 4 and value > 0
+    bar = capsys.readouterr().err
+    for shown in ("epoch 2/2", "4/4", "loss ", "lr 3.00e-04", "tokens/s"):
+        assert shown in bar
+
+
 def test_gradients_are_clipped(documents):
     model = small_model(documents.vocab_size)
     trainer = Trainer(model, documents, None, config(grad_norm_clip=1e-3))

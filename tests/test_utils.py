@@ -38,10 +38,12 @@ def test_answers_do_not_depend_on_the_batch(taught):
     untrained = GPT(GPTConfig(documents.vocab_size, 128, 2, 2, 64, "vanilla"))
     with torch.no_grad():
         untrained.head.weight.mul_(20)
+    alike = [f"Where was {first}{second} born?" for first in "Adrk" for second in "eiou"]  # of one length
     for asked in (model, untrained):
-        together = answer(asked, documents, QUESTIONS, batch_size=64)
-        assert together == answer(asked, documents, QUESTIONS, batch_size=1)
-        assert together == answer(asked, documents, QUESTIONS[::-1], batch_size=2)[::-1]
+        together = answer(asked, documents, QUESTIONS + alike, batch_size=64)
+        assert len(set(together)) > 3
+        assert together == answer(asked, documents, QUESTIONS + alike, batch_size=1)
+        assert together == answer(asked, documents, (QUESTIONS + alike)[::-1], batch_size=3)[::-1]
 
 
 def test_answering_is_sampling_the_likeliest_up_to_the_mark(taught):
@@ -55,12 +57,15 @@ def test_answering_is_sampling_the_likeliest_up_to_the_mark(taught):
 def test_an_answer_ends_with_the_block(documents):
     model = GPT(GPTConfig(documents.vocab_size, 128, 2, 2, 16))
     with torch.no_grad():
-        model.head.weight[1] = 0  # never the likeliest: the others differ from 0 in both directions
-        model.head.weight[2] = 1.0
+        model.head.weight.zero_()
+        model.head.weight[documents.stoi["e"]] = 1.0
         model.ln_f.weight.zero_()
-        model.ln_f.bias.fill_(1.0)  # every position scores character 2 highest
-    text = answer(model, documents, ["Where"])[0]
-    assert text == documents.itos[2] * (128 - len("Where") - 1)
+        model.ln_f.bias.fill_(1.0)  # every position scores "e" highest
+    assert answer(model, documents, ["Where"])[0] == "e" * (128 - len("Where") - 1)
+    with torch.no_grad():  # but an answer is one line, and padding is none
+        model.head.weight[documents.stoi["\n"]] = 2.0
+        model.head.weight[0] = 3.0
+    assert answer(model, documents, ["Where"])[0] == "e" * (128 - len("Where") - 1)
 
 
 def test_asking_leaves_the_training_mode_alone(taught):

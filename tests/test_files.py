@@ -1,0 +1,85 @@
+"""Reading and writing: nothing lost, nothing invented, mistakes in one line."""
+
+import sys
+
+import pytest
+
+from cli import UserError, exit_on_user_error
+from files import (
+    atomic_write,
+    check_folder,
+    check_writable,
+    count_right,
+    name_in,
+    parse_questions,
+    read_predictions,
+    read_text,
+)
+
+
+def test_text_is_read_without_its_mark_and_with_plain_line_ends(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffBjörk\r\nAda\rLovelace\n".encode())
+    assert read_text(str(path)) == "Björk\nAda\rLovelace\n"
+
+
+def test_rows_without_places_stay_rows():
+    assert parse_questions("a\nb\n\n") == parse_questions("a\r\nb") == [("a", None), ("b", None)]
+    with pytest.raises(UserError, match=r"data, line 2: no question"):
+        parse_questions("a\n\nb\n")
+    with pytest.raises(UserError, match=r"data, line 2: no tab, but line 1 has one"):
+        parse_questions("a\tLondon\nb\n")
+
+
+def test_the_name_of_a_question():
+    assert name_in("Where was Björk born?") == "Björk"
+    assert name_in("Where is Oslo?") == "Where is Oslo?"
+
+
+def test_predictions_may_be_empty_but_must_be_as_many_as_questions(tmp_path):
+    path = tmp_path / "p"
+    pairs = [("a", "London"), ("b", "Rome"), ("c", "")]
+    path.write_text("\nRome\n\n")
+    assert read_predictions(str(path), pairs) == ["", "Rome", ""]
+    assert count_right(pairs, ["", "Rome", ""]) == 2
+    path.write_text("\nRome\n\n\n")
+    with pytest.raises(UserError, match="4 predictions for 3 questions"):
+        read_predictions(str(path), pairs)
+
+
+def test_a_link_is_written_through_and_an_error_leaves_no_traces(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with atomic_write(str(tmp_path / "link")) as file:
+        file.write(b"new")
+    assert (tmp_path / "real").read_text() == "new" and (tmp_path / "link").is_symlink()
+    with pytest.raises(ZeroDivisionError), atomic_write(str(tmp_path / "real")) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert (tmp_path / "real").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_checks_of_places_to_write_to_make_nothing(tmp_path):
+    check_writable(str(tmp_path / "new"))
+    check_folder(tmp_path / "a" / "b" / "c")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a").write_text("in the way")
+    with pytest.raises(UserError, match="a is in the way"):
+        check_folder(tmp_path / "a" / "b")
+
+
+def test_interruption_is_one_line_and_130(capsys):
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        exit_on_user_error(main)
+    assert stop.value.code == 130 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_terminal_without_the_marks_shows_their_codes(monkeypatch, tmp_path):
+    with open(tmp_path / "out", "w", encoding="ascii") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        exit_on_user_error(lambda: print("⁇"))
+    assert (tmp_path / "out").read_text() == "\\u2047\n"
