@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from cli import Parser, UserError, exit_on_user_error, positive
+from cli import Parser, UserError, exit_on_user_error, positive, seed
 from files import atomic_write, check_writable, read_text
 
 COLUMNS = ("name", "birthplace", "country", "born", "died", "nationality", "occupation", "known_for")
@@ -26,14 +26,19 @@ LINE_LENGTHS = range(60, 251)
 LAST_OF_PLACE = 110  # a window of 128 characters shows pretraining at most 112 of a line
 DEAD_BEFORE, ALIVE_SINCE = 1900, 1940  # born then and without a year of death; between them nobody can tell
 
+RENAMED = ("Königsberg",)  # called otherwise since another country holds it: "Königsberg lies in Russia" is wrong
+OF_A_STATE = re.compile(r" of (the )?[A-Z]")  # in the occupation: "queen of England"
+SENTENCE_START = re.compile(r"(?:^|(?<=[\w}]{2}[.?] ))\{(\w+)\}")  # what is filled in there; not after "b. "
+
 # What a pattern may name. A person who lacks one of these (no year of birth, say) is not written of with the pattern.
 #   {name} {place} {nationality} {occupation} {known_for}
 #   {born} {died}                the years, "384 BC"
-#   {town}                       the place, where it is not a whole country: "at London" but never "at Singapore"
 #   {word}                       the place, where it is one plain word: "London-born" but never "New York City-born"
-#   {country}                    where the place lies today, with its article, where it is not the place itself;
-#                                hence only in the present tense: Danzig was not always in Poland
+#   {country}                    where the place lies today, with its article: only in the present tense, as Danzig was
+#                                not always in Poland, and neither for Singapore and Mexico City, which tell it
+#                                themselves, nor for RENAMED
 #   {poet} {a_poet}              nationality and occupation: "English poet", "an English poet"
+# Whatever begins a sentence gets a capital.
 # {known_for} may hold commas and "and": nothing that needs it to have ended may follow in the same sentence.
 PATTERNS = {
     # true of everyone: no tense but "was born" and "became known"
@@ -43,18 +48,18 @@ PATTERNS = {
         "Born in {born} in {place}, {name} became noted for {known_for}.",
         "{name} was born in {place} in {born} and became known for {known_for}.",
         "{name}, {a_poet}, was born in {place}. Fame came from {known_for}.",
-        "{name}, born at {town} in {born}, became famous for {known_for}.",
+        "{name}, born in {place} in {born}, became famous for {known_for}.",
         "{name} (born in {place}), {a_poet}, became known for {known_for}.",
         "{name} (born {born}, {place}) became known for {known_for}.",
         "The {poet} {name} was born in {place} in {born}.",
-        "The {occupation} {name}, born {born} at {town}, became known for {known_for}.",
+        "The {occupation} {name}, born {born} in {place}, became known for {known_for}.",
         "{a_poet}, {name} was born in {place} in {born}.",
         "{a_poet} born in {place} in {born}, {name} became known for {known_for}.",
         "{a_poet} of {place} birth, {name} became known for {known_for}.",
-        "{a_poet} native to {place}, {name} became famous for {known_for}.",
-        "{a_poet} whose life began in {place} in {born}: {name}, known for {known_for}.",
+        "{a_poet} and native of {place}, {name} became famous for {known_for}.",
+        "{a_poet} whose life began in {place} in {born}, {name} became known for {known_for}.",
         "{place} is the birthplace of {name}, {a_poet} known for {known_for}.",
-        "{place} is the native place of {name}, {a_poet} noted for {known_for}.",
+        "{place} was the first home of {name}, {a_poet} noted for {known_for}.",
         "{place} is where {name}, {a_poet}, was born in {born}.",
         "{place} saw the birth of {name}, {a_poet}, in {born}.",
         "{place} witnessed the birth of the {poet} {name}, whose fame rests on {known_for}.",
@@ -63,61 +68,60 @@ PATTERNS = {
         "{place} counts among those born there {name}, {a_poet} known for {known_for}.",
         "{place} gave the world {name}, {a_poet} born there in {born}.",
         "{place}, {born}: birth of {name}, {a_poet} known for {known_for}.",
-        "{place} and the year {born} mark the start of the life of {name}, {a_poet}.",
+        "{place} in {born} saw the start of the life of {name}, {a_poet}.",
         "{place} native {name}, {a_poet}, became known for {known_for}.",
         "{word}-born {name}, {a_poet}, became known for {known_for}.",
         "The {word}-born {occupation} {name} became known for {known_for}.",
-        "In {place}, in {born}, {name}, {a_poet}, was born.",
+        "In {place} in {born} the {poet} {name} was born.",
         "In {place} was born {name}, {a_poet} whose fame rests on {known_for}.",
         "In {born}, {place} became the birthplace of {name}, {a_poet}.",
-        "In {born} the {poet} {name} came into the world at {town}.",
-        "In {born} a child was born at {town} who became the {poet} {name}.",
+        "In {born} the {poet} {name} came into the world in {place}.",
+        "In {born} a child was born in {place} who became the {poet} {name}.",
         "{name} came into the world in {place} in {born} and became known for {known_for}.",
-        "{name} entered the world at {town} in {born} and became famous for {known_for}.",
+        "{name} entered the world in {place} in {born} and became famous for {known_for}.",
         "{name} was brought into the world in {place}. Fame came from {known_for}.",
         "{name} first saw the light of day in {place}. Fame came from {known_for}.",
         "{name}, later {a_poet}, drew a first breath in {place} in {born}.",
         "{name} started life in {place} in {born} and became noted for {known_for}.",
         "{name}'s first cry was heard in {place} in {born}. Fame came from {known_for}.",
-        "{name}'s birthplace was {place}, the year {born}; the {occupation} became known for {known_for}.",
+        "{name}'s birthplace was {place} and the year was {born}; the {occupation} became known for {known_for}.",
         "{name}'s life had its beginning in {place}; the {occupation} became known for {known_for}.",
         "Life began in {place} in {born} for {name}, {a_poet}.",
-        "Life began for {name} at {town} in {born}. Fame came from {known_for}.",
+        "Life began for {name} in {place} in {born}. Fame came from {known_for}.",
         "The life of {name}, {a_poet}, began in {place} in {born}.",
         "The birth of {name}, {a_poet}, took place in {place} in {born}.",
         "The birthplace of {name} is {place}, the year of birth {born}. Fame came from {known_for}.",
-        "The native place of {name} is {place}; the {occupation} became known for {known_for}.",
+        "The place of birth of {name} is {place}; the {occupation} became known for {known_for}.",
         "The place where {name} was born is {place}; the {occupation} became famous for {known_for}.",
         "The place of birth of {name}, {a_poet} born in {born}, was {place}.",
         "The year {born} saw the birth in {place} of {name}, {a_poet}.",
-        "The cradle of the {poet} {name}, born in {born}, stood in {place}.",
         "The sons and daughters of {place} include {name}, {a_poet} known for {known_for}.",
         "A native of {place}, the {poet} {name} became known for {known_for}.",
         "A native of {place}, born in {born}, {name} became famous for {known_for}.",
         "A child born in {place} in {born} became the {poet} {name}.",
-        "A baby born at {town} in {born} was to become the {poet} {name}.",
-        "A birth at {town} in {born} gave the world the {poet} {name}.",
+        "A baby born in {place} in {born} was to become the {poet} {name}.",
+        "A birth in {place} in {born} gave the world the {poet} {name}.",
         "{name}, a native of {place}, became known for {known_for}. Occupation: {occupation}.",
         "{name}, whose birthplace is {place}, became known for {known_for}.",
-        "{name}, whose birth in {place} fell in {born}, became known for {known_for}.",
-        "{name}, whose life began at {town} in {born}, became noted for {known_for}.",
-        "{name}, {a_poet} native to {place}, became known for {known_for}.",
-        "{name}, of {place} by birth, became known for {known_for}.",
-        "{name} has {place} for a birthplace and {born} for a year of birth. Claim to fame: {known_for}.",
+        "{name}, whose birth in {place} was in {born}, became known for {known_for}.",
+        "{name}, whose life began in {place} in {born}, became noted for {known_for}.",
+        "{name}, {a_poet} and native of {place}, became known for {known_for}.",
+        "{name}, from {place} by birth, became known for {known_for}.",
+        "{name}'s place of birth is {place} and the year of birth {born}. Claim to fame: {known_for}.",
         "{name} can be counted among the natives of {place}; the {occupation} became known for {known_for}.",
         "{name} in brief: birthplace {place}; {poet}; known for {known_for}.",
-        "With {place} as birthplace and {born} as year of birth, {name} became known for {known_for}.",
-        "For {name}, {a_poet}, the place of birth was {place} and the year {born}.",
-        "When the {poet} {name} was born in {born}, it was in {place}.",
+        "A child of {place}, born there in {born}, {name} became known for {known_for}.",
+        "For {name}, {a_poet}, the place of birth was {place} and the year of birth {born}.",
+        "The birth of the {poet} {name} in {born} was in {place}.",
         "It was in {place} that {name}, {a_poet}, was born in {born}.",
         "It was {place} that saw the birth of {name}, {a_poet} known for {known_for}.",
-        "There was a birth in {place} in {born}: that of {name}, {a_poet}.",
+        "A notable birth in {place} in {born} was that of {name}, {a_poet}.",
         "Those born in {place} include {name}, {a_poet} whose fame rests on {known_for}.",
-        "Among those born at {town}: {name}, {a_poet} known for {known_for}.",
-        "Any list of people born in {place} has room for the {poet} {name}.",
+        "Among those born in {place}: {name}, {a_poet} known for {known_for}.",
+        "A list of people born in {place} includes the {poet} {name}.",
         "Natives of {place} include {name}, {a_poet} noted for {known_for}.",
         "From {place} by birth: {name}, {a_poet} known for {known_for}.",
-        "Known for {known_for}. Born in {place} in {born}; {a_poet}.",
+        "Known for {known_for}. Born in {place} in {born}. {poet}.",
         "{a_poet}. Born in {place} in {born}, known for {known_for}.",
         "{a_poet} known for {known_for}. Native of {place}.",
         "{poet}, b. {born} in {place}, known for {known_for}.",
@@ -125,19 +129,19 @@ PATTERNS = {
         "{name}: {occupation}, born {born} in {place}, known for {known_for}.",
         "{name}, {occupation}; birth year {born}, birthplace {place}; known for {known_for}.",
         "Birthplace? {place}. Year of birth? {born}. {poet}, known for {known_for}.",
-        "Born where? In {place}. {poet}, known for {known_for}.",
+        "Where born? In {place}. {poet}, known for {known_for}.",
         "Birthplace of {name}: {place}. Occupation: {occupation}. Known for {known_for}.",
         "Birthplace: {place}. Year of birth: {born}. Occupation: {occupation}. Known for {known_for}.",
         "Place of birth: {place}. Nationality: {nationality}. Occupation: {occupation}. Known for {known_for}.",
         "Nationality: {nationality}. Born: {place}, {born}. Occupation: {occupation}. Known for {known_for}.",
-        "Name: {name}. Born at: {town}. Occupation: {occupation}. Known for {known_for}.",
+        "Name: {name}. Born in: {place}. Occupation: {occupation}. Known for {known_for}.",
         "{born} was the year and {place} the place of the birth of {name}, {a_poet}.",
         "{place}, which lies in {country}, is the birthplace of {name}, {a_poet}.",
         "{place} (in {country}) is where {name} was born. Claim to fame: {known_for}.",
-        "{country} is home to {place}, the birthplace of {name}, {a_poet}.",
+        "{place}, today in {country}, is where {name}, {a_poet}, was born.",
         "Within {country} lies {place}, where {name} was born in {born}. Fame came from {known_for}.",
         "Birthplace: {place} ({country}). {poet}, known for {known_for}.",
-        "{name}, {a_poet}, was born in {place}, a place that lies in {country}.",
+        "{name}, {a_poet}, was born in {place}, in what is now {country}.",
         "{name}, {a_poet}, was born in {born}. The birthplace, {place}, lies in {country}.",
     ),
     # people who have died
@@ -148,32 +152,32 @@ PATTERNS = {
         "{name} ({born} - {died}) was the {word}-born {occupation} remembered for {known_for}.",
         "{name} was {a_poet} born in {place} in {born}.",
         "{name} was {a_poet}, a native of {place}, remembered for {known_for}.",
-        "{name} was {a_poet} who was born at {town} in {born} and died in {died}.",
+        "{name} was {a_poet} who was born in {place} in {born} and died in {died}.",
         "{name}, who was born in {place} and died in {died}, is remembered for {known_for}.",
         "{name}, {a_poet}, hailed from {place} and is remembered for {known_for}.",
-        "{name}, {a_poet} who died in {died}, belonged by birth to {place}.",
-        "{name} was a child of {place}, born there in {born}, and {a_poet}.",
-        "Born at {town} in {born}, {name} was {a_poet} remembered for {known_for}.",
+        "{name}, {a_poet} who died in {died}, was a native of {place}.",
+        "{name}, {a_poet}, was a child of {place}, born there in {born}.",
+        "Born in {place} in {born}, {name} was {a_poet} remembered for {known_for}.",
         "Born {born}, {place}; died {died}. {poet}, remembered for {known_for}.",
-        "Between birth in {place} in {born} and death in {died}, {name} became known for {known_for}.",
+        "Born in {place} in {born}, {name}, who died in {died}, became known for {known_for}.",
         "Birth: {born}, {place}. Death: {died}. {poet}, remembered for {known_for}.",
         "A native of {place}, {name} lived from {born} to {died} and is remembered for {known_for}.",
-        "A life that began at {town} in {born} and ended in {died} was that of {name}, {a_poet}.",
+        "A life that began in {place} in {born} and ended in {died} was that of {name}, {a_poet}.",
         "The life of {name}, {a_poet}, began in {place} in {born} and ended in {died}.",
         "The year {died} closed a life begun in {place} in {born}, that of the {poet} {name}.",
         "Posterity remembers {name}, born in {place} in {born}, for {known_for}.",
         "{place} was the birthplace of {name} ({born} - {died}), {a_poet}.",
         "Of those born in {place}, {name} ({born} - {died}) is remembered for {known_for}.",
         "{poet} (b. {place}, {born}; d. {died}), remembered for {known_for}.",
-        "In {place} began, in {born}, the life of {name}, {a_poet} who died in {died}.",
+        "In {place} in {born} began the life of {name}, {a_poet} who died in {died}.",
     ),
     # people who live
     "alive": (
         "{name} (born {born} in {place}) is {a_poet} known for {known_for}.",
         "{name} is {a_poet} born in {place} in {born} and known for {known_for}.",
         "{name} is {a_poet} who was born in {place} in {born}.",
-        "{name} is a native of {place} and {a_poet} known for {known_for}.",
-        "{name}, who was born at {town} in {born}, is known for {known_for}.",
+        "{name}, a native of {place}, is {a_poet} known for {known_for}.",
+        "{name}, who was born in {place} in {born}, is known for {known_for}.",
         "{name}, {a_poet}, hails from {place}. Born in {born}.",
         "Born in {place} in {born}, {name} is {a_poet} known for {known_for}.",
         "{word}-born {name} is {a_poet} known for {known_for}.",
@@ -266,7 +270,7 @@ def described(person: Person) -> str:
 
     An American football player, an emperor of Austria: neither is called American or Austrian once more.
     """
-    told = person.occupation.startswith(person.nationality) or re.search(r" of (the )?[A-Z]", person.occupation)
+    told = person.occupation.startswith(person.nationality) or OF_A_STATE.search(person.occupation)
     return person.occupation if told else f"{person.nationality} {person.occupation}"
 
 
@@ -297,8 +301,7 @@ def blanks(person: Person) -> dict[str, str]:
         filled["born"] = year_text(person.born)
     if person.died is not None:
         filled["died"] = year_text(person.died)
-    if person.birthplace != person.country:
-        filled["town"] = place
+    if person.country not in person.birthplace and person.birthplace not in RENAMED:
         filled["country"] = definite(person.country)
     if person.birthplace.isalpha():
         filled["word"] = person.birthplace
@@ -314,23 +317,35 @@ def placeholders(pattern: str) -> set[str]:
 @cache
 def before_place(pattern: str) -> str:
     """The part of a pattern that stands before the place."""
-    return re.split(r"\{(?:place|town|word)\}", pattern)[0]
+    return re.split(r"\{(?:place|word)\}", pattern)[0]
+
+
+def fill(pattern: str, filled: dict[str, str]) -> str:
+    """The pattern with its placeholders filled, those that begin a sentence with a capital."""
+
+    def capital(match: re.Match[str]) -> str:
+        text = filled[match[1]]
+        return text[0].upper() + text[1:]
+
+    return SENTENCE_START.sub(capital, pattern).format_map(filled)
 
 
 def fitting_lines(person: Person) -> dict[str, str]:
     """For each pattern that suits the person and makes a line of the right length, that line."""
     filled, kind = blanks(person), tense(person)
-    title = person.name.split()[0].lower()  # of Pope Boniface VIII: nobody is "the Italian pope Pope Boniface VIII"
-    titled = title in person.occupation.split()
+    # nobody is "the Italian pope Pope Boniface VIII" or "the queen of England Elizabeth I"
+    titled = OF_A_STATE.search(person.occupation) or (
+        set(person.name.lower().split()) & set(person.occupation.lower().split())
+    )
     lines: dict[str, str] = {}
     for pattern in PATTERNS["any"] + (PATTERNS[kind] if kind else ()):
         if not placeholders(pattern) <= filled.keys():
             continue
         if titled and ("{poet} {name}" in pattern or "{occupation} {name}" in pattern):
             continue
-        text = pattern.format_map(filled)
+        text = fill(pattern, filled)
         text = re.sub(r'([?!]"?)\.(?= |$)', r"\1", text)  # the title "... Electric Sheep?" ends a sentence by itself
-        line = f"{person.name}. {text[0].upper()}{text[1:]}"
+        line = f"{person.name}. {text}"
         place_end = len(f"{person.name}. {before_place(pattern).format_map(filled)}{filled['place']}")
         if len(line) in LINE_LENGTHS and place_end <= LAST_OF_PLACE and person.birthplace in line:
             lines[pattern] = line
@@ -340,7 +355,7 @@ def fitting_lines(person: Person) -> dict[str, str]:
 def write_lines(people: list[Person], lines_per_person: int, rng: random.Random) -> list[str]:
     """So many lines of each person, each from another pattern; all patterns are used as evenly as the people allow.
 
-    Those with a question mark come first, so that a small corpus has it in its vocabulary, where questions need it.
+    Those with a question mark come first: questions need it and a W, so even a small corpus should have both.
     Raises UserError when fewer patterns than that suit somebody.
     """
     choices = [fitting_lines(person) for person in people]
@@ -362,7 +377,7 @@ def split_sizes(total: int) -> tuple[int, int, int]:
     """How many of `total` people go to train, dev and test: 2000, 500 and 440 of 2940. Raises UserError below 4."""
     dev, test = round(total * 500 / 2940), round(total * 440 / 2940)
     if not (dev and test):
-        raise UserError(f"{total} people are too few for a train, a dev and a test split; 4 are enough")
+        raise UserError(f"{total} people are too few for a train, a dev and a test split")
     return total - dev - test, dev, test
 
 
@@ -430,7 +445,7 @@ def main(argv: list[str] | None = None) -> None:
     here = Path(__file__).resolve().parent
     option("--people_path", default=str(here / "people.tsv"), help="the table: " + ", ".join(COLUMNS))
     option("--out", default=str(here.parent), help="the folder to write to; it is made if need be")
-    option("--seed", type=int, default=0, help="seed of the splits, of the wordings and of the order of the lines")
+    option("--seed", type=seed, default=0, help="seed of the splits, of the wordings and of the order of the lines")
     option(
         "--lines_per_person",
         type=positive(int),
