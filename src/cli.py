@@ -1,6 +1,7 @@
 """What the commands share: mistakes that a user can mend, and how options are parsed. No torch here."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,9 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted; unfinished outputs were not written", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever reads, head for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 class Parser(argparse.ArgumentParser):

@@ -174,6 +174,13 @@ def test_inspection_commands(world, dataset):
     assert lines[1].startswith("x: Where was Ada Lovelace born?⁇London⁇□" if dataset == "namedata" else "x: ")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a shell pipe")
+def test_a_reader_that_leaves_early_sees_no_traceback(world):
+    words = f"{sys.executable} -u {ROOT / 'src/dataset.py'} namedata | head -1"
+    result = subprocess.run(["bash", "-c", words], cwd=world, capture_output=True, text=True, encoding="utf-8")
+    assert result.stdout.startswith("data has ") and result.stderr == ""
+
+
 def test_london_baseline(world):
     for words in ([], ["birth_dev.tsv"]):
         assert command(str(ROOT / "london_baseline.py"), *words, cwd=world).stdout == (
