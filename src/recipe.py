@@ -36,7 +36,7 @@ RECIPES = {
         finetune_batch_size=256,
         finetune_lr=6e-4,
     ),
-    # Muon (Jordan et al. 2024) and questions among the text (Allen-Zhu and Li 2023, mixed training) do most of it
+    # Muon: Jordan et al. 2024; questions among the text: Allen-Zhu and Li 2023, mixed training
     "fast": Recipe(
         pretrain_epochs=100,
         pretrain_batch_size=32,
