@@ -1,6 +1,7 @@
 """What the commands share: mistakes that a user can mend, and how options are parsed. No torch here."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -12,16 +13,34 @@ class UserError(ValueError):
     """A mistake that the user can mend; the message is one line that names the file, line or option and the way out."""
 
 
+class Stopped(Exception):
+    """A signal ended a run whose state is kept; the message says how to go on."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Runs a command; a UserError becomes one line on stderr and exit code 2, Ctrl-C one line and 130."""
+    """Runs a command; a UserError becomes one line on stderr and exit code 2, a signal one line and 128 + its number.
+
+    Of the processes that torchrun starts, the first alone prints.
+    """
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no ⁇ shows \\u2047
+    first = os.environ.get("RANK", "0") == "0"
+    messages = sys.stderr if first else io.StringIO()
+    if not first:
+        sys.stdout = messages
     try:
         main()
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=messages)
         sys.exit(2)
+    except Stopped as stopped:
+        print(f"{Path(sys.argv[0]).name}: {stopped}", file=messages)
+        sys.exit(128 + stopped.signal_number)
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted; unfinished outputs were not written", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: interrupted; unfinished outputs were not written", file=messages)
         sys.exit(130)
     except BrokenPipeError:  # whoever reads, head for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
 """Reading what a user gives and writing what they get. No torch here, so that mistakes are answered at once."""
 
+import glob
 import os
 import re
 import tempfile
@@ -9,6 +10,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cli import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 def read_bytes(path: str) -> bytes:
@@ -113,6 +119,35 @@ def check_writable(path: str) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Holds the output `path` for this process: a second one that wants it gets a UserError.
+
+    The lock goes with the process, however it ends; what a killed one had half written is then removed. Where the
+    system has no flock (Windows), nothing is held.
+    """
+    target = Path(path).resolve()
+    lock = target.with_name(f".{target.name}.lock")
+    held = False
+    while not held:
+        file = open(lock, "wb")  # noqa: SIM115, it stays open for as long as the lock is held
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise UserError(f"{path}: another run is writing it; wait for it, or name another output") from None
+        with suppress(FileNotFoundError):  # the run before may have removed this file between the two calls
+            held = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
+    for part in target.parent.glob(f".{glob.escape(target.name)}*.part"):
+        part.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        file.close()
+
+
 def check_folder(folder: Path) -> None:
     """Raises UserError unless files can be written in `folder`, which may have to be made for it."""
     folder = Path(os.path.normpath(folder))
@@ -129,7 +164,7 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
     A link is followed. Raises UserError where the disk is full or the like.
     """
     target = Path(path).resolve()
-    part = target.with_name(f".{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
             yield file

@@ -1,15 +1,30 @@
 """Pretrain, finetune and evaluate a small GPT on birth places: the command line."""
 
 import argparse
+import hashlib
 import os
+import platform
+import shlex
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli import Parser, UserError, exit_on_user_error, positive, seed
-from files import atomic_write, check_folder, check_writable, count_right, parse_pairs, parse_questions, read_text
+from files import (
+    atomic_write,
+    check_folder,
+    check_writable,
+    count_right,
+    locked,
+    parse_pairs,
+    parse_questions,
+    read_text,
+)
 from recipe import RECIPES
 
 # torch, and what needs it, is imported where work begins, so that --help and mistakes are answered at once
@@ -65,6 +80,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option("--seed", type=seed, default=0, help="seed of everything random")
     option("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU if there is one")
     option("--precision", choices=["auto", "fp32", "bf16"], default="auto", help=PRECISION_HELP)
+    option(
+        "--micro_batch_rows",
+        type=positive(int),
+        help="rows computed at once, for less memory; the batch stays the recipe's",
+    )
+    option(
+        "--checkpoint_minutes",
+        type=positive(float),
+        default=5.0,
+        help="how often training writes its state, beside the parameters to be",
+    )
+    option("--resume", action="store_true", help="go on with the run that was stopped or killed")
     option("--tb_expt_name", default="run", help="TensorBoard shows the run as expt/NAME/...")
     arguments = parser.parse_args(argv)
 
@@ -91,7 +118,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     unused = "writing_params_path" if arguments.function == "evaluate" else "outputs_path"
     if getattr(arguments, unused) is not None:
         parser.error(f"{arguments.function} writes nothing to --{unused}")
+    if arguments.resume and arguments.function == "evaluate":
+        parser.error("evaluate has nothing to --resume")
     return arguments
+
+
+def state_path(arguments: argparse.Namespace) -> str:
+    """Where a training keeps its state until it is complete."""
+    return f"{arguments.writing_params_path}.state"
 
 
 def read_corpora(arguments: argparse.Namespace) -> Corpora:
@@ -107,6 +141,12 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
             check_writable(path)
     if arguments.function != "evaluate":
         check_folder(TENSORBOARD_FOLDER / arguments.tb_expt_name)
+        state = state_path(arguments)
+        check_writable(state)
+        if arguments.resume and not os.path.exists(state):
+            raise UserError(f"{state}: no such file, so there is no run to go on with; leave out --resume")
+        if not arguments.resume and os.path.exists(state):
+            raise UserError(f"{state}: the state of an unfinished run; go on with --resume, or remove it to begin anew")
     text, pairs, questions = read_text(arguments.pretrain_corpus_path), None, None
     mixes = arguments.function == "pretrain" and RECIPES[arguments.recipe].questions > 0
     if arguments.function == "finetune" or mixes:
@@ -115,6 +155,16 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
     if arguments.eval_corpus_path is not None:
         questions = parse_questions(read_text(arguments.eval_corpus_path), arguments.eval_corpus_path)
     return Corpora(text, pairs, questions)
+
+
+def digest(text: str) -> str:
+    """A hash that tells texts apart."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def vocabulary_of(corpora: Corpora) -> str:
+    """A hash of the characters that the vocabulary is made of."""
+    return digest("".join(sorted(set(corpora.text))))
 
 
 def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorruptionDataset, NameDataset | None, GPT]":
@@ -146,7 +196,9 @@ def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorrupt
     model = GPT(config)
     print(f"number of parameters: {model.num_parameters()}")
     if arguments.reading_params_path is not None:
-        load_params(model, arguments.reading_params_path, config, arguments.pretrain_corpus_path)
+        load_params(
+            model, arguments.reading_params_path, config, arguments.pretrain_corpus_path, vocabulary_of(corpora)
+        )
     for line, (question, _) in enumerate(corpora.questions or [], 1):
         reason = unanswerable(documents, question)
         if reason is not None:
@@ -154,14 +206,47 @@ def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorrupt
     return documents, names, model.to(device)
 
 
+def describe(arguments: argparse.Namespace, corpora: Corpora, epochs: int, learning_rate: float) -> dict[str, Any]:
+    """What this training is: all that decides its outcome, then what it ran with."""
+    import torch
+
+    source = Path(__file__).parent
+    git = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    return {
+        "function": arguments.function,
+        "variant": arguments.variant,
+        "bottleneck_dim": arguments.bottleneck_dim if arguments.variant == "perceiver" else None,
+        "vocabulary": vocabulary_of(corpora),
+        "text": digest(corpora.text),
+        "pairs": None if corpora.pairs is None else digest(corpora.pairs),
+        "reading_params_path": arguments.reading_params_path,
+        "recipe": arguments.recipe,
+        "seed": arguments.seed,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "device": arguments.device,
+        "precision": arguments.precision,
+        "micro_batch_rows": arguments.micro_batch_rows,
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+        "commit": commit,
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
 def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     """Pretrains or finetunes by the recipe, logs to expt/, and writes the parameters."""
+    import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from checkpoint import save_params
+    from checkpoint import StateKeeper, save_params
     from dataset import MixedDataset
     from trainer import Trainer, TrainerConfig
-    from utils import answer
+    from utils import answer, set_seed
 
     documents, names, model = build(arguments, corpora)
     recipe = RECIPES[arguments.recipe]
@@ -176,9 +261,6 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
         learning_rate, muon_lr = arguments.finetune_lr, 0.0
     course_tokens = 200 * len(documents) * BLOCK_SIZE
     run_tokens = int(epochs * rows * (BLOCK_SIZE - 1))
-
-    name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
-    writer = SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
     config = TrainerConfig(
         max_epochs=epochs,
         batch_size=batch_size,
@@ -189,9 +271,24 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
         final_tokens=run_tokens if recipe.decay_within_run else course_tokens,
         device=arguments.device,
         precision=arguments.precision,
-        writer=writer,
+        micro_batch_rows=arguments.micro_batch_rows or 0,
     )
-    trainer = Trainer(model, dataset, None, config)
+    try:
+        trainer = Trainer(model, dataset, None, config)
+    except ValueError as error:
+        raise UserError(f"torchrun --nproc_per_node: {error}; start fewer") from None
+    if trainer.rank:
+        set_seed(arguments.seed + trainer.rank * 2**32)  # other spans and dropout than the first process draws
+
+    run = describe(arguments, corpora, epochs, learning_rate)
+    go_on = run["command"] if arguments.resume else f"{run['command']} --resume"
+    keeper = StateKeeper(state_path(arguments), arguments.checkpoint_minutes, run, go_on)
+    if arguments.resume:
+        keeper.read(trainer)
+        print(f"Going on after step {trainer.steps}")
+    else:
+        keeper.write(trainer)
+    trainer.on_step_end.append(keeper)
     if corpora.questions and corpora.questions[0][1] is not None:
         questions = [question for question, _ in corpora.questions]
 
@@ -200,10 +297,27 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
             return {"dev accuracy (%)": 100 * right / len(questions)}
 
         trainer.on_epoch_end.append(dev_accuracy)
-    trainer.train()
-    writer.close()
-    save_params(model, arguments.writing_params_path)
-    print(f"Parameters written to {arguments.writing_params_path}")
+
+    name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if trainer.rank == 0:
+        config.writer = SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
+    try:
+        with keeper.listening():
+            trainer.train()
+    except FloatingPointError as error:
+        lower = f"--{arguments.function}_lr"
+        raise UserError(f"{error}; begin anew with a lower {lower}; {keeper.path} has the last state kept") from None
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
+            raise
+        raise UserError(f"out of memory; lower --micro_batch_rows, {trainer.micro_batch_rows} in this run") from None
+    finally:
+        if config.writer is not None:
+            config.writer.close()
+    if trainer.rank == 0:
+        save_params(model, arguments.writing_params_path, run)
+        keeper.remove()
+        print(f"Parameters written to {arguments.writing_params_path}")
 
 
 def evaluate(arguments: argparse.Namespace, corpora: Corpora) -> None:
@@ -220,13 +334,35 @@ def evaluate(arguments: argparse.Namespace, corpora: Corpora) -> None:
     print(f"Predictions written to {arguments.outputs_path}" + ("" if total else "; no targets provided"))
 
 
+@contextmanager
+def process_group(device: str) -> Iterator[int]:
+    """Joins the processes that torchrun started, and gives the rank of this one; 0 where it is the only one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield 0
+        return
+    import torch
+    import torch.distributed as dist
+
+    cuda = device in ("auto", "cuda") and torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     corpora = read_corpora(arguments)
-    if arguments.function == "evaluate":
-        evaluate(arguments, corpora)
-    else:
-        train(arguments, corpora)
+    with process_group(arguments.device) as rank, ExitStack() as stack:
+        if rank == 0:
+            stack.enter_context(locked(arguments.writing_params_path or arguments.outputs_path))
+        if arguments.function != "evaluate":
+            train(arguments, corpora)
+        elif rank == 0:
+            evaluate(arguments, corpora)
 
 
 if __name__ == "__main__":

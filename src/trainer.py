@@ -1,20 +1,26 @@
-"""The training loop: optimizer groups, schedule, precision, progress. It knows nothing of text."""
+"""The training loop: optimizer groups, schedule, precision, data parallelism, progress. It knows nothing of text."""
 
 import ctypes
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._triton import has_triton
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-MICRO_BATCH_ROWS = 16  # on a CPU: small enough that sorted rows share a length, large enough for full-speed matmuls
+CPU_MICRO_BATCH_ROWS = 16  # small enough that sorted rows share a length, large enough for full-speed matmuls
 
 
 @dataclass
@@ -34,6 +40,7 @@ class TrainerConfig:
     device: str = "auto"  # auto, cpu, cuda or mps
     precision: str = "auto"  # auto, fp32 or bf16
     ignore_index: int = 0  # the target on which the model puts no loss
+    micro_batch_rows: int = 0  # rows computed at once; 0: 16 on a CPU, the whole batch elsewhere
     num_workers: int = 0  # of the DataLoader, for datasets that cannot make whole batches
     writer: SummaryWriter | None = None
 
@@ -90,7 +97,8 @@ def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterato
     lengths = ((y != ignore_index) * columns).amax(dim=1)  # (B,)
     for part in lengths.argsort(stable=True).split(rows):
         T = min(y.size(1), -(-int(lengths[part[-1]]) // 8) * 8)
-        yield x[part, :T], y[part, :T]
+        if T:  # else no row of the part has a target
+            yield x[part, :T], y[part, :T]
 
 
 def keep_freed_memory() -> None:
@@ -104,30 +112,56 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**30)
 
 
+def compiled(model: nn.Module, device: torch.device) -> nn.Module:
+    """On a CUDA GPU the model as fused kernels replayed as a CUDA graph, where there is a compiler; else the model."""
+    if device.type != "cuda":
+        return model
+    compilers = [os.environ.get("CC"), "cc", "gcc", "clang"]
+    if not has_triton() or not any(name and shutil.which(name) for name in compilers):
+        print("no Triton or no C compiler here: training runs without torch.compile, several times slower")
+        return model
+    return torch.compile(model, mode="reduce-overhead", dynamic=False)
+
+
 class Trainer:
     """Trains `model`, called as model(x, y) -> (logits, loss), on a dataset of (x, y) pairs.
 
     A dataset with a method batch(indices) -> (x, y) makes its batches itself, on the device, as padded int64 (B, T)
-    whose targets end in `ignore_index`; on a CPU they are cut into micro-batches, which suits a causal model whose
-    loss is the mean over all other targets. Any other torch Dataset goes through a DataLoader. `test_dataset` may be
-    None; otherwise its mean loss is reported after each epoch. Functions in `on_epoch_end` are called with the trainer
-    and return figures to log, name to value.
+    whose targets end in `ignore_index`; they are cut into micro-batches, which suits a causal model whose loss is the
+    mean over all other targets. Any other torch Dataset goes through a DataLoader. `test_dataset` may be None;
+    otherwise its mean loss is reported after each epoch. Functions in `on_epoch_end` are called with the trainer and
+    return figures to log, name to value; those in `on_step_end` are called with the trainer and may raise to stop.
+
+    In a process group (torchrun), each process takes its share of every batch, and the gradients are those of the
+    whole one. Raises FloatingPointError when the loss or the gradient is no longer finite.
     """
 
     def __init__(
         self, model: nn.Module, train_dataset: Dataset, test_dataset: Dataset | None, config: TrainerConfig
     ) -> None:
         keep_freed_memory()
+        self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.device = pick_device(config.device)
         self.dtype = pick_precision(config.precision, self.device)
         self.model = model.to(self.device)
+        self.parallel = compiled(model, self.device)  # what train() calls
+        if self.world_size > 1:
+            self.parallel = DistributedDataParallel(self.parallel, broadcast_buffers=False)
         self.train_dataset = train_dataset
         self.test_dataset = test_dataset
         self.config = config
+        usual = CPU_MICRO_BATCH_ROWS if self.device.type == "cpu" else config.batch_size
+        self.micro_batch_rows = config.micro_batch_rows or usual
+        self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = self.make_optimizers()
         self.steps = 0
-        self.tokens = 0  # seen so far, padding counted: what the schedule goes by
+        self.tokens = 0  # seen so far by all processes, padding counted: what the schedule goes by
+        self.epoch = 0  # epochs completed
+        self.order = torch.empty(0, dtype=torch.int64)  # what the epoch under way has yet to see
+        last_batch = len(train_dataset) % config.batch_size or config.batch_size
+        if last_batch < self.world_size:
+            raise ValueError(f"the last batch of an epoch has {last_batch} rows for {self.world_size} processes")
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW (Loshchilov and Hutter 2019); with a muon_lr, Muon (Jordan et al. 2024) for the hidden matrices."""
@@ -145,29 +179,63 @@ class Trainer:
                 group["highest_lr"] = group["lr"]  # what the schedule multiplies
         return optimizers
 
-    def batches(self, dataset: Dataset, shuffle: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """All pairs of the dataset once, in batches on the device."""
+    def batches(self, dataset: Dataset, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The pairs of the dataset in this order, in batches on the device: of each batch, the rows of this process."""
+        batches = [rows[self.rank :: self.world_size] for rows in order.split(self.config.batch_size)]
         if hasattr(dataset, "batch"):
-            n = len(dataset)
-            order = torch.randperm(n, device=self.device) if shuffle else torch.arange(n, device=self.device)
-            for indices in order.split(self.config.batch_size):
-                yield dataset.batch(indices)
+            yield from map(dataset.batch, batches)
         else:
-            loader = DataLoader(
-                dataset, batch_size=self.config.batch_size, shuffle=shuffle, num_workers=self.config.num_workers
-            )
-            for x, y in loader:
+            indices = [rows.tolist() for rows in batches]
+            for x, y in DataLoader(dataset, batch_sampler=indices, num_workers=self.config.num_workers):
                 yield x.to(self.device), y.to(self.device)
 
-    def parts(self, x: Tensor, y: Tensor, dataset: Dataset) -> Iterator[tuple[Tensor, Tensor, Tensor | float]]:
-        """The batch in micro-batches, each with its share of the batch's targets; whole where that is faster."""
-        if self.device.type == "cpu" and hasattr(dataset, "batch"):
-            targets = (y != self.config.ignore_index).sum()
-            for part_x, part_y in micro_batches(x, y, MICRO_BATCH_ROWS, self.config.ignore_index):
-                if part_x.size(1):  # else it has no target
-                    yield part_x, part_y, (part_y != self.config.ignore_index).sum() / targets
-        else:
-            yield x, y, 1.0
+    def parts(self, x: Tensor, y: Tensor, dataset: Dataset) -> list[tuple[Tensor, Tensor, Tensor | float]]:
+        """The batch in micro-batches, each with its share of the targets of the batch, as all processes have it."""
+        if not hasattr(dataset, "batch"):
+            return [(x, y, 1.0)]
+        ignored, rows = self.config.ignore_index, self.micro_batch_rows
+        if self.device.type == "cpu":
+            split = micro_batches(x, y, rows, ignored)
+        else:  # one shape, which can be compiled
+            split = zip(x.split(rows), y.split(rows), strict=True)
+        targets = self.over_processes((y != ignored).sum())
+        return [(part_x, part_y, (part_y != ignored).sum() / targets) for part_x, part_y in split]
+
+    def over_processes(self, value: Tensor, operation: Any = dist.ReduceOp.SUM) -> Tensor:
+        """The sum (or maximum) of a value over all processes; the value itself where there is one."""
+        if self.world_size > 1:
+            dist.all_reduce(value, operation)
+        return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, of all processes; called by each of them."""
+        random: dict[str, Tensor] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        of_all = [random] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(of_all, random)
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "epoch": self.epoch,
+            "order": self.order,
+            "random": of_all,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a run where state_dict() was called; train() then goes on as if it had not been interrupted."""
+        self.model.load_state_dict(state["model"])
+        for optimizer, optimizer_state in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(optimizer_state)
+        self.steps, self.tokens, self.epoch = state["steps"], state["tokens"], state["epoch"]
+        self.order = state["order"].to(self.device)
+        random = state["random"][self.rank]
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], self.device)
 
     def autocast(self) -> torch.autocast:
         """A context in which matmuls have the precision of this run; weights are cast once in each."""
@@ -176,61 +244,105 @@ class Trainer:
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One update of the parameters. Returns the loss and the gradient's norm before clipping, on the device."""
         config = self.config
-        self.tokens += y.numel()
+        self.tokens += int(self.over_processes(torch.tensor(y.numel())))
         if config.lr_decay:
             multiplier = learning_rate_multiplier(self.tokens, config.warmup_tokens, config.final_tokens)
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["highest_lr"] * multiplier
         total = torch.zeros((), device=self.device)
+        parts = self.parts(x, y, self.train_dataset)
         with self.autocast():
-            for part_x, part_y, share in self.parts(x, y, self.train_dataset):
-                loss = self.model(part_x, part_y)[1] * share
-                loss.backward()
+            for number, (part_x, part_y, share) in enumerate(parts, 1):
+                exchange = number == len(parts) or self.world_size == 1
+                with nullcontext() if exchange else self.parallel.no_sync():
+                    loss = self.parallel(part_x, part_y)[1] * share
+                    (loss * self.world_size).backward()  # which DistributedDataParallel divides by
                 total += loss.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_norm_clip)
+        self.over_processes(total)
+        if self.device.type == "cpu":
+            self.check_finite(total, norm)  # before the parameters are spoiled; a GPU would have to wait for it
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.steps += 1
         return total, norm
 
+    def check_finite(self, loss: Tensor, norm: Tensor) -> None:
+        """Raises FloatingPointError when the loss or the gradient's norm is infinite or not a number."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            lr = self.optimizers[0].param_groups[0]["lr"]
+            raise FloatingPointError(
+                f"step {self.steps + 1}, learning rate {lr:.2e}: loss {float(loss)}, gradient norm {float(norm)}"
+            )
+
     @torch.no_grad()
     def test_loss(self) -> float:
         """The mean loss over the batches of the test dataset, without dropout."""
         self.model.eval()
         losses = []
-        for x, y in self.batches(self.test_dataset, shuffle=False):
+        for x, y in self.batches(self.test_dataset, torch.arange(len(self.test_dataset), device=self.device)):
             with self.autocast():
                 parts = self.parts(x, y, self.test_dataset)
                 losses.append(sum(self.model(part_x, part_y)[1] * share for part_x, part_y, share in parts))
-        return float(torch.stack(losses).mean())
+        return float(self.over_processes(torch.stack(losses).mean()))
 
     def train(self) -> None:
-        """Runs config.max_epochs epochs, each over every pair once in a new order."""
-        steps_an_epoch = math.ceil(len(self.train_dataset) / self.config.batch_size)
-        bar = tqdm(total=self.config.max_epochs * steps_an_epoch, unit="step", dynamic_ncols=True)
+        """Runs config.max_epochs epochs, each over every pair once in a new order; or what is left of them."""
+        n = len(self.train_dataset)
+        bar = tqdm(
+            total=self.config.max_epochs * math.ceil(n / self.config.batch_size),
+            initial=self.steps,
+            unit="step",
+            dynamic_ncols=True,
+            disable=self.rank > 0,
+        )
+        with bar:
+            self.run_epochs(bar, n)
+
+    def run_epochs(self, bar: tqdm, n: int) -> None:
+        """train() under a progress bar, over n pairs."""
         shown_at, seen = time.perf_counter(), torch.zeros((), dtype=torch.int64, device=self.device)
-        for epoch in range(1, self.config.max_epochs + 1):
+        while self.epoch < self.config.max_epochs:
             self.model.train()
-            bar.set_description(f"epoch {epoch}/{self.config.max_epochs}", refresh=False)
-            for x, y in self.batches(self.train_dataset, shuffle=True):
+            bar.set_description(f"epoch {self.epoch + 1}/{self.config.max_epochs}", refresh=False)
+            if not len(self.order):
+                self.order = self.new_order(n)
+            for x, y in self.batches(self.train_dataset, self.order):
                 loss, norm = self.step(x, y)
+                self.order = self.order[self.config.batch_size :]
                 seen += x.count_nonzero()  # without padding
                 bar.update()
                 now = time.perf_counter()
                 if now - shown_at > 1.0 or self.steps == bar.total:  # reading the loss makes a GPU wait, so seldom
-                    self.report(bar, float(loss), float(norm), int(seen) / (now - shown_at))
+                    self.check_finite(loss, norm)
+                    self.report(bar, float(loss), float(norm), self.world_size * int(seen) / (now - shown_at))
                     shown_at, seen = now, torch.zeros_like(seen)
-            figures = {} if self.test_dataset is None else {"test loss": self.test_loss()}
-            for function in self.on_epoch_end:
-                figures |= function(self)
-            for name, value in figures.items():
-                bar.write(f"epoch {epoch}: {name} {value:.4g}")
-                self.log(name, value)
-            if figures:  # what they took is no training time
-                shown_at, seen = time.perf_counter(), torch.zeros_like(seen)
-        bar.close()
+                if not len(self.order) and self.end_epoch(bar):
+                    shown_at, seen = time.perf_counter(), torch.zeros_like(seen)  # what it took is no training time
+                for function in self.on_step_end:
+                    function(self)
+
+    def new_order(self, n: int) -> Tensor:
+        """A permutation of n rows, the same in all processes."""
+        order = torch.randperm(n, device=self.device)
+        if self.world_size > 1:
+            dist.broadcast(order, src=0)
+        return order
+
+    def end_epoch(self, bar: tqdm) -> bool:
+        """Counts the epoch and reports what is measured after each; False when that is nothing."""
+        self.epoch += 1
+        figures = {} if self.test_dataset is None else {"test loss": self.test_loss()}
+        for function in self.on_epoch_end:
+            figures |= function(self)
+        self.model.train()
+        for name, value in figures.items():
+            if self.rank == 0:
+                bar.write(f"epoch {self.epoch}: {name} {value:.4g}")
+            self.log(name, value)
+        return bool(figures)
 
     def report(self, bar: tqdm, loss: float, norm: float, tokens_per_second: float) -> None:
         """Shows the state of the run in the bar and in TensorBoard."""

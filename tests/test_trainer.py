@@ -102,7 +102,7 @@ def test_muon_trains_the_matrices_inside_the_blocks_and_adamw_the_rest(documents
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_in_micro_batches_has_the_gradients_of_the_plain_batch(documents, variant, monkeypatch):
     """The optimised step against the plain one of equation and textbook: fp32, no dropout, one padded batch."""
-    monkeypatch.setattr("trainer.MICRO_BATCH_ROWS", 3)
+    monkeypatch.setattr("trainer.CPU_MICRO_BATCH_ROWS", 3)
     model = small_model(documents.vocab_size, variant, dropout=0.0)
     names = NameDataset(documents, PAIRS)
     for dataset in (documents, names):

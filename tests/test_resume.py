@@ -1,0 +1,245 @@
+"""Stopping and going on: what was trained before a signal, a kill or a full disk is not trained again, nor lost."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PAIRS, WIKI
+
+import run
+from checkpoint import StateKeeper, read_tensors
+from cli import UserError
+from dataset import CharCorruptionDataset
+from model import GPT, GPTConfig
+from trainer import Trainer, TrainerConfig
+
+ROOT = Path(__file__).parents[1]
+PRETRAIN = "pretrain vanilla wiki.txt --writing_params_path a.params --pretrain_epochs"
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "wiki.txt").write_text(WIKI, encoding="utf-8")
+    (tmp_path / "pairs.tsv").write_text(PAIRS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def left(folder: Path) -> set[str]:
+    """The files in a folder but for the inputs and TensorBoard's."""
+    return {path.name for path in folder.iterdir()} - {"wiki.txt", "pairs.tsv", "expt", "messages"}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def small_trainer(precision: str = "fp32", seed: int = 0, **wanted) -> Trainer:
+    torch.manual_seed(seed)
+    documents = CharCorruptionDataset(WIKI, 128, anchored=0.5)
+    model = GPT(GPTConfig(documents.vocab_size, 128, n_layer=2, n_head=2, n_embd=32))
+    settings = {"max_epochs": 5, "batch_size": 3, "learning_rate": 1e-2, "lr_decay": True, "device": "cpu"}
+    return Trainer(model, documents, None, TrainerConfig(precision=precision, **(settings | wanted)))
+
+
+class Enough(Exception):
+    """Ends a training in the middle."""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("muon_lr", [0.0, 0.02])
+@pytest.mark.parametrize("step", [1, 2, 3, 8, 14])  # an epoch has 3
+def test_a_run_goes_on_bit_for_bit_from_any_step(tmp_path, precision, muon_lr, step):
+    undisturbed = small_trainer(precision, muon_lr=muon_lr)
+    undisturbed.train()
+    path = str(tmp_path / "a.state")
+    keeper = StateKeeper(path, 1e-9, {"seed": 0}, "")
+
+    def stop(trainer: Trainer) -> None:
+        if trainer.steps == step:
+            raise Enough
+
+    first = small_trainer(precision, muon_lr=muon_lr)
+    first.on_step_end += [keeper, stop]
+    with pytest.raises(Enough):
+        first.train()
+    second = small_trainer(precision, seed=7, muon_lr=muon_lr)  # another model, another random state
+    keeper.read(second)
+    assert second.steps == step
+    second.train()
+    assert (second.steps, second.tokens) == (undisturbed.steps, undisturbed.tokens)
+    assert same(second.model.state_dict(), undisturbed.model.state_dict())
+
+
+def command(*words: str) -> subprocess.Popen:
+    """run.py in a process of its own, whose messages go to the file `messages`."""
+    with open("messages", "w") as messages:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "src" / "run.py"), *words], stderr=messages, stdout=subprocess.DEVNULL
+        )
+
+
+def wait(process: subprocess.Popen, happened) -> None:
+    while not happened():
+        assert process.poll() is None, Path("messages").read_text()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code", "precision"), [(signal.SIGTERM, 143, "fp32"), (signal.SIGINT, 130, "bf16")])
+def test_a_signal_ends_the_step_and_says_how_to_go_on(world, capsys, number, code, precision):
+    words = [*PRETRAIN.split(), "30", "--precision", precision]
+    process = command(*words)
+    wait(process, lambda: "step/s, loss" in Path("messages").read_text())
+    process.send_signal(number)
+    assert process.wait(60) == code
+    last = Path("messages").read_text().strip().splitlines()[-1]
+    assert last.startswith("run.py: stopped after step ")
+    assert last.endswith(
+        f"its state is kept in a.params.state. To go on: python {ROOT}/src/run.py {' '.join(words)} --resume"
+    )
+    assert left(world) == {"a.params.state"}
+
+    with pytest.raises(UserError, match=r"a.params.state: the state of an unfinished run; go on with --resume, or"):
+        run.main(words)
+    with pytest.raises(UserError, match=r"had seed 0, this one has 1; remove it to begin anew"):
+        run.main([*words, "--resume", "--seed", "1"])
+    run.main([*words, "--resume"])
+    assert "Going on after step " in capsys.readouterr().out
+    assert left(world) == {"a.params", "a.params.json"}
+    resumed = torch.load("a.params")
+    run.main(words)
+    assert same(resumed, torch.load("a.params"))
+    with pytest.raises(UserError, match=r"a.params.state: no such file, so there is no run to go on with"):
+        run.main([*words, "--resume"])
+
+
+def pretrain_in_silence(words: list[str]) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    run.main(words)
+
+
+def test_a_run_survives_being_killed_twenty_times(world):
+    """Writing its state takes a run about half its time here, so half of the kills fall into a write."""
+    words = [*PRETRAIN.split(), "100"]
+    run.main(words)
+    undisturbed = torch.load("a.params")
+    for name in ("a.params", "a.params.json"):
+        os.remove(name)
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["run", "trainer", "checkpoint", "torch.utils.tensorboard"])
+    moments = random.Random(0)
+    kills, in_a_write = 0, 0
+    while not os.path.exists("a.params"):
+        more = ["--resume"] if os.path.exists("a.params.state") else []
+        often = ["--checkpoint_minutes", "1e-9" if kills < 24 else "5"]
+        process = context.Process(target=pretrain_in_silence, args=([*words, *often, *more],))
+        process.start()
+        process.join(moments.uniform(0.5, 2.0) if kills < 24 else None)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+            in_a_write += any(name.endswith(".part") for name in left(world))
+        else:
+            assert process.exitcode == 0
+        if os.path.exists("a.params.state"):
+            read_tensors("a.params.state", "")  # whole, whenever it was
+    print(f"{kills} kills, {in_a_write} in the middle of a write")
+    assert kills >= 20 and in_a_write >= 3
+    assert left(world) == {"a.params", "a.params.json"}
+    assert same(undisturbed, torch.load("a.params"))
+
+
+def test_a_second_run_with_the_same_output_is_refused_while_the_first_lives(world):
+    process = command(*PRETRAIN.split(), "1000")
+    wait(process, lambda: os.path.exists("a.params.state"))
+    os.rename("a.params.state", "elsewhere")  # so that it is the lock that refuses
+    with pytest.raises(UserError, match=r"a.params: another run is writing it; wait for it, or name another output"):
+        run.main([*PRETRAIN.split(), "1"])
+    process.kill()
+    process.wait()
+    run.main([*PRETRAIN.split(), "1"])
+    assert left(world) == {"a.params", "a.params.json", "elsewhere"}
+
+
+def test_a_state_that_is_none_is_named(world):
+    for content in (b"", b"nonsense", None):
+        if content is None:
+            torch.save({"run": {}, "trainer": 3}, "a.params.state")
+        else:
+            Path("a.params.state").write_bytes(content)
+        with pytest.raises(UserError, match=r"^a.params.state: not .*; remove it to begin anew$"):
+            run.main([*PRETRAIN.split(), "1", "--resume"])
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(world, monkeypatch, where):
+    forward = GPT.forward
+    steps = 0
+
+    def fails(self, idx, targets=None):
+        nonlocal steps
+        steps += self.training
+        logits, loss = forward(self, idx, targets)
+        if steps == 4:
+            loss = loss * float("nan") if where == "loss" else loss + 0 * loss.sqrt().sub(loss.sqrt()).sqrt()
+        return logits, loss
+
+    monkeypatch.setattr(GPT, "forward", fails)
+    before = small_trainer()
+    with pytest.raises(FloatingPointError, match=r"step 4, learning rate .*: loss .*, gradient norm nan"):
+        before.train()
+    assert all(value.isfinite().all() for value in before.model.state_dict().values())
+    steps = 0
+    with pytest.raises(UserError, match=r"^step 4, learning rate \S+: loss .* lower --pretrain_lr; a.params.state has"):
+        run.main([*PRETRAIN.split(), "10", "--micro_batch_rows", "128"])
+    assert left(world) == {"a.params.state"}
+
+
+def test_out_of_memory_says_what_to_lower(world, monkeypatch):
+    def fails(self, idx, targets=None):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 TiB.")
+
+    monkeypatch.setattr(GPT, "forward", fails)
+    with pytest.raises(UserError, match=r"^out of memory; lower --micro_batch_rows, 16 in this run$"):
+        run.main([*PRETRAIN.split(), "1"])
+    os.remove("a.params.state")
+    with pytest.raises(UserError, match=r"^out of memory; lower --micro_batch_rows, 4 in this run$"):
+        run.main([*PRETRAIN.split(), "1", "--micro_batch_rows", "4"])
+
+
+def test_the_record_says_how_the_parameters_came_about_and_is_checked(world, capsys):
+    run.main([*PRETRAIN.split(), "1", "--seed", "3"])
+    record = json.loads(Path("a.params.json").read_text())
+    assert record["variant"] == "vanilla" and record["recipe"] == "course" and record["bottleneck_dim"] is None
+    assert (record["seed"], record["epochs"], record["learning_rate"]) == (3, 1, 6e-3)
+    assert record["versions"]["torch"] == torch.__version__ and len(record["commit"]) >= 7
+    assert len(record["vocabulary"]) == len(record["sha256"]) == 64
+
+    Path("other.txt").write_text(WIKI.replace("j", "\u0142"), encoding="utf-8")  # as many characters, but others
+    evaluate = ["--reading_params_path", "a.params", "--eval_corpus_path", "pairs.tsv", "--outputs_path", "out"]
+    run.main(["evaluate", "vanilla", "wiki.txt", *evaluate])
+    with pytest.raises(UserError, match=r"a.params: was trained on other characters than other.txt has; give the text"):
+        run.main(["evaluate", "vanilla", "other.txt", *evaluate])
+    torch.save(torch.load("a.params"), "a.params.new")
+    os.replace("a.params.new", "a.params")  # as if it came from elsewhere
+    state = torch.load("a.params")
+    state["ln_f.bias"] += 1
+    torch.save(state, "a.params")
+    run.main(["evaluate", "vanilla", "other.txt", *evaluate])
+    assert "a.params.json: belongs to other parameters than a.params holds; not used" in capsys.readouterr().err
+    Path("a.params.json").write_text("[1, 2")
+    with pytest.raises(UserError, match=r"a.params.json: not the record of a params file; remove it to do without"):
+        run.main(["evaluate", "vanilla", "wiki.txt", *evaluate])
+    os.remove("a.params.json")
+    run.main(["evaluate", "vanilla", "wiki.txt", *evaluate])
