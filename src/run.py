@@ -216,6 +216,8 @@ def describe(arguments: argparse.Namespace, corpora: Corpora, epochs: int, learn
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    launcher = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}"]
     return {
         "function": arguments.function,
         "variant": arguments.variant,
@@ -231,10 +233,10 @@ def describe(arguments: argparse.Namespace, corpora: Corpora, epochs: int, learn
         "device": arguments.device,
         "precision": arguments.precision,
         "micro_batch_rows": arguments.micro_batch_rows,
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "processes": processes,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         "commit": commit,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join([*launcher, *sys.argv]),
     }
 
 
