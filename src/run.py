@@ -293,9 +293,10 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     trainer.on_step_end.append(keeper)
     if corpora.questions and corpora.questions[0][1] is not None:
         questions = [question for question, _ in corpora.questions]
+        longest = 1 + max(len(place) for _, place in corpora.questions)  # an untrained model writes on and on
 
         def dev_accuracy(trainer: Trainer) -> dict[str, float]:
-            right = count_right(corpora.questions, answer(model, documents, questions))
+            right = count_right(corpora.questions, answer(model, documents, questions, longest=longest))
             return {"dev accuracy (%)": 100 * right / len(questions)}
 
         trainer.on_epoch_end.append(dev_accuracy)

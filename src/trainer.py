@@ -101,6 +101,18 @@ def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterato
             yield x[part, :T], y[part, :T]
 
 
+def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """The FLOP/s that this machine reaches in one large matmul, where it does nothing else: about 0.1 s to measure."""
+    n = 8192 if device.type == "cuda" else 2048
+    a = torch.linspace(-1, 1, n * n, device=device).view(n, n).to(dtype)  # no draw from the generators
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        float((a @ a)[0, 0])  # which waits for a GPU
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / min(seconds)
+
+
 def keep_freed_memory() -> None:
     """Has glibc, where that is the C library, keep the memory that a step frees for the next one.
 
@@ -155,6 +167,8 @@ class Trainer:
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = self.make_optimizers()
+        matrices = parameter_groups(self.model, 0.0)[0]["params"]
+        self.flops_per_token = 6 * sum(p.numel() for p in matrices)  # forward 2, backward 4; attention's own left out
         self.steps = 0
         self.tokens = 0  # seen so far by all processes, padding counted: what the schedule goes by
         self.epoch = 0  # epochs completed
@@ -298,6 +312,7 @@ class Trainer:
             dynamic_ncols=True,
             disable=self.rank > 0,
         )
+        self.ceiling = self.world_size * matmul_ceiling(self.device, self.dtype)
         with bar:
             self.run_epochs(bar, n)
 
@@ -345,10 +360,23 @@ class Trainer:
         return bool(figures)
 
     def report(self, bar: tqdm, loss: float, norm: float, tokens_per_second: float) -> None:
-        """Shows the state of the run in the bar and in TensorBoard."""
+        """Shows the state of the run in the bar and in TensorBoard.
+
+        The share of the ceiling is model FLOPs utilization (Chowdhery et al. 2022, appendix B) of what this machine's
+        largest matmuls reach; padding counts for nothing.
+        """
         lr = self.optimizers[0].param_groups[0]["lr"]
-        bar.set_postfix_str(f"loss {loss:.3f}, lr {lr:.2e}, {tokens_per_second / 1000:.1f}k tokens/s")
-        figures = {"loss": loss, "learning rate": lr, "gradient norm": norm, "tokens per second": tokens_per_second}
+        mfu = 100 * tokens_per_second * self.flops_per_token / self.ceiling
+        bar.set_postfix_str(
+            f"loss {loss:.3f}, lr {lr:.2e}, {tokens_per_second / 1000:.1f}k tokens/s, {mfu:.0f} % of the ceiling"
+        )
+        figures = {
+            "loss": loss,
+            "learning rate": lr,
+            "gradient norm": norm,
+            "tokens per second": tokens_per_second,
+            "MFU (%)": mfu,
+        }
         for name, value in figures.items():
             self.log(name, value)
 

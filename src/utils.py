@@ -43,9 +43,15 @@ def sample(
 
 
 @torch.no_grad()
-def answer(model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[str], batch_size: int = 64) -> list[str]:
+def answer(
+    model: GPT,
+    vocabulary: CharCorruptionDataset,
+    questions: Sequence[str],
+    batch_size: int = 64,
+    longest: int | None = None,
+) -> list[str]:
     """The model's answer to each question: greedily, one character after another, from the MASK behind the question up
-    to the end mark or the end of the block.
+    to the end mark, `longest` characters, or the end of the block.
 
     Questions of one length are answered together, in fp32 and unpadded, so that the answer to one does not depend on
     which others stand beside it, but for the rounding of a tie. A question that is unanswerable() is answered "".
@@ -65,7 +71,8 @@ def answer(model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[st
         x = torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in rows], device=device)  # (B, T)
         going = torch.arange(len(rows), device=device)  # the rows without an end mark yet
         written: list[list[int]] = [[] for _ in rows]
-        while len(going) and x.size(1) < vocabulary.block_size:
+        end = vocabulary.block_size if longest is None else min(vocabulary.block_size, x.size(1) + longest)
+        while len(going) and x.size(1) < end:
             logits, _ = model(x)
             logits = logits[:, -1]  # (B, vocab_size)
             logits[:, no_answer] = -torch.inf  # an answer is one line

@@ -160,12 +160,16 @@ def test_bar_and_curves_show_the_run(documents, capsys):
     trainer.on_epoch_end.append(lambda trainer: {"dev accuracy (%)": 50.0})
     trainer.train()
     assert writer.points["dev accuracy (%)"] == [(2, 50.0), (4, 50.0)]
-    for name in ("loss", "learning rate", "gradient norm", "tokens per second"):
+    for name in ("loss", "learning rate", "gradient norm", "tokens per second", "MFU (%)"):
         step, value = writer.points[name][-1]
         assert step == 4 and value > 0
     bar = capsys.readouterr().err
-    for shown in ("epoch 2/2", "4/4", "loss ", "lr 3.00e-04", "tokens/s"):
+    for shown in ("epoch 2/2", "4/4", "loss ", "lr 3.00e-04", "tokens/s", "% of the ceiling"):
         assert shown in bar
+    matmul_weights = sum(m.weight.numel() for m in trainer.model.modules() if isinstance(m, torch.nn.Linear))
+    flops = 6 * matmul_weights * writer.points["tokens per second"][-1][1]
+    assert writer.points["MFU (%)"][-1][1] == pytest.approx(100 * flops / trainer.ceiling)
+    assert 1e9 < trainer.ceiling < 1e15
 
 
 def test_gradients_are_clipped(documents):

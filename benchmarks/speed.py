@@ -1,0 +1,276 @@
+"""How fast training and answering are, beside the plain loop and beside what the machine can do.
+
+python benchmarks/speed.py step        a training step of each variant, the plain loop, and the machine's ceilings
+python benchmarks/speed.py curve       the loss of the plain loop and of ours over the same documents
+python benchmarks/speed.py answers     answering 500 questions, making a batch, --help
+python benchmarks/speed.py lengths     time and memory a step over block_size 128 .. 2048
+python benchmarks/speed.py documents   start-up and a step over 3 thousand .. 3 million documents
+"""
+
+import argparse
+import math
+import multiprocessing
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+import torch
+from plain import PlainGPT, PlainTrainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cli import Parser, exit_on_user_error, positive
+from dataset import CharCorruptionDataset, NameDataset
+from files import parse_pairs, read_text
+from model import GPT, GPTConfig
+from recipe import RECIPES
+from trainer import Trainer, TrainerConfig, matmul_ceiling, pick_device, pick_precision
+from utils import answer
+
+RUN = Path(__file__).parents[1] / "src" / "run.py"
+COURSE = RECIPES["course"]
+VARIANTS = ["vanilla", "rope", "synthesizer", "perceiver"]
+
+
+def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -> Trainer:
+    """A trainer by the course's recipe."""
+    torch.manual_seed(0)
+    drop = {"embd_pdrop": COURSE.dropout, "resid_pdrop": COURSE.dropout, "attn_pdrop": COURSE.dropout}
+    config = GPTConfig(documents.vocab_size, documents.block_size, variant=variant, bottleneck_dim=64, **drop)
+    settings = TrainerConfig(
+        batch_size=COURSE.pretrain_batch_size,
+        learning_rate=COURSE.pretrain_lr,
+        lr_decay=True,
+        final_tokens=200 * len(documents) * documents.block_size,
+        precision=precision,
+    )
+    trainer = Trainer(GPT(config), documents, None, settings)
+    trainer.model.train()
+    return trainer
+
+
+def plain_trainer_of(documents: CharCorruptionDataset) -> PlainTrainer:
+    """The plain loop with the same parameters to begin with."""
+    torch.manual_seed(0)
+    drop = {"embd_pdrop": COURSE.dropout, "resid_pdrop": COURSE.dropout, "attn_pdrop": COURSE.dropout}
+    return PlainTrainer(PlainGPT(GPTConfig(documents.vocab_size, documents.block_size, **drop)), COURSE.pretrain_lr)
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """How long a call takes, to the end of what it started on a GPU."""
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_megabytes() -> float:
+    """The largest memory this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def describe_machine(device: torch.device) -> None:
+    name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
+    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}")
+    ceilings = {dtype: matmul_ceiling(device, dtype) / 1e12 for dtype in (torch.float32, torch.bfloat16)}
+    print(f"matmul ceiling: fp32 {ceilings[torch.float32]:.2f} TFLOP/s, bf16 {ceilings[torch.bfloat16]:.2f} TFLOP/s")
+    a = torch.zeros(2**26, device=device)
+    b = torch.empty_like(a)
+    copying = min(seconds(lambda: b.copy_(a), device) for _ in range(5))
+    print(f"memory: {2 * a.numel() * 4 / copying / 1e9:.0f} GB/s in a copy of {a.numel() * 4 / 1e6:.0f} MB\n")
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def step(documents: CharCorruptionDataset, rounds: int) -> None:
+    """One row a kind of step; all take turns on the same batches, so that other load falls on all of them."""
+    device = pick_device("auto")
+    describe_machine(device)
+    best = "bf16" if pick_precision("auto", device) == torch.bfloat16 else "fp32"
+    kinds = {f"{variant}, {best}": trainer_of(variant, documents, best) for variant in VARIANTS}
+    if best != "fp32":
+        kinds["vanilla, fp32"] = trainer_of("vanilla", documents, "fp32")
+    if device.type == "cpu":
+        kinds["plain loop, fp32"] = plain_trainer_of(documents)
+    loader = DataLoader(documents, batch_size=COURSE.pretrain_batch_size, shuffle=True)
+    took: dict[str, list[float]] = {kind: [] for kind in kinds}
+    floors: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(rounds):
+        x, y = next(iter(loader))
+        x, y = x.to(device), y.to(device)
+        for kind, trainer in kinds.items():
+            one = seconds(lambda trainer=trainer: trainer.step(x, y), device)  # noqa: B023
+            if number >= rounds // 4:  # the first ones warm up
+                ceiling = matmul_ceiling(device, torch.bfloat16 if kind.endswith("bf16") else torch.float32)
+                flops = (
+                    kinds[f"vanilla, {best}"].flops_per_token if kind.startswith("plain") else trainer.flops_per_token
+                )
+                took[kind].append(one)
+                floors[kind].append(int(x.count_nonzero()) * flops / ceiling)
+    print(f"{'a step of 128 documents':26}{'seconds':>9}{'floor':>9}{'times':>7}{'documents/s':>13}", end="")
+    print(f"{'times the plain loop':>22}" if device.type == "cpu" else "")
+    plain = statistics.median(took.get("plain loop, fp32", [math.nan]))
+    for kind in kinds:
+        median, floor = statistics.median(took[kind]), statistics.median(floors[kind])
+        ratio = statistics.median(t / f for t, f in zip(took[kind], floors[kind], strict=True))
+        print(f"{kind:26}{median:9.3f}{floor:9.3f}{ratio:7.2f}{COURSE.pretrain_batch_size / median:13.0f}", end="")
+        print(f"{plain / median:22.1f}" if device.type == "cpu" else "")
+    print(
+        f"\nfloor: 6 FLOP a matmul weight a character that is no padding, at the ceiling of the moment; {rounds} rounds"
+    )
+    print(f"peak memory of this process, with all {len(kinds)} models in it: {peak_megabytes():.0f} MB")
+
+
+def curve(documents: CharCorruptionDataset, steps: int) -> None:
+    """The loss of both loops on the same batches; each has its own dropout."""
+    device = torch.device("cpu")
+    best = "bf16" if pick_precision("auto", device) == torch.bfloat16 else "fp32"
+    ours, plain = trainer_of("vanilla", documents, best), plain_trainer_of(documents)
+    losses: list[tuple[float, float]] = []
+    print(f"{'steps':>8}{'plain, fp32':>14}{'ours, ' + best:>14}{'difference':>12}   (means over 20 steps)")
+    while len(losses) < steps:
+        order = torch.randperm(len(documents))
+        for x, y in ours.batches(documents, order):
+            loss = ours.step(x, y)[0]
+            for group in plain.optimizer.param_groups:
+                group["lr"] = ours.optimizers[0].param_groups[0]["lr"]
+            losses.append((float(plain.step(x, y)[0]), float(loss)))
+            if len(losses) % 20 == 0:
+                a, b = (statistics.mean(both[i] for both in losses[-20:]) for i in (0, 1))
+                print(f"{len(losses):8}{a:14.3f}{b:14.3f}{b - a:12.3f}", flush=True)
+
+
+def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
+    """What a user waits for besides training. The model has learned to end its answers, from the questions alone."""
+    device = pick_device("auto")
+    describe_machine(device)
+    pairs = parse_pairs(read_text(questions_path), questions_path)
+    trainer = trainer_of("vanilla", documents, "auto")
+    trainer.train_dataset = NameDataset(documents, read_text(questions_path), questions_path)
+    trainer.config.max_epochs = 10
+    trainer.train()
+    questions = [question for question, _ in pairs]
+    answer(trainer.model, documents, questions[:10])  # warms up
+    took = seconds(lambda: answer(trainer.model, documents, questions), device)
+    print(f"answering {len(questions)} questions: {took:.2f} s")
+    indices = torch.arange(COURSE.pretrain_batch_size, device=device)
+    batch = min(seconds(lambda: documents.batch(indices), device) for _ in range(50))
+    print(f"making a batch of {len(indices)}: {1000 * batch:.2f} ms")
+    for words in (["--help"], ["pretrain", "vanilla", "no such file"]):
+        run = min(
+            seconds(lambda words=words: subprocess.run([sys.executable, RUN, *words], capture_output=True), device)
+            for _ in range(3)
+        )
+        print(f"run.py {' '.join(words)}: {run:.2f} s")
+
+
+class Blocks(Dataset):
+    """Blocks full of random characters."""
+
+    def __init__(self, rows: int, block_size: int) -> None:
+        self.ids = torch.randint(2, 256, (rows, block_size))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.ids.to(indices.device)[indices]
+        return rows[:, :-1], rows[:, 1:]
+
+
+def step_of_blocks(variant: str, block_size: int, rows: int) -> tuple[float, float]:
+    """The seconds of a step on full blocks, and the megabytes that it took beyond what was there before."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(256, block_size, variant=variant, bottleneck_dim=64))
+    trainer = Trainer(model, Blocks(rows, block_size), None, TrainerConfig(batch_size=rows))
+    trainer.model.train()
+    x, y = trainer.train_dataset.batch(torch.arange(rows, device=trainer.device))
+    before = peak_megabytes()
+    took = min(seconds(lambda: trainer.step(x, y), trainer.device) for _ in range(4))
+    on_gpu = trainer.device.type == "cuda"
+    return took, torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_megabytes() - before
+
+
+def lengths(rows: int) -> None:
+    """A step on full blocks of every length, the number of rows the same."""
+    describe_machine(pick_device("auto"))
+    variants = ("vanilla", "synthesizer", "perceiver")
+    print(f"{'block_size':>10}" + "".join(f"{variant + ' s':>15}{'MB':>8}" for variant in variants))
+    for block_size in (128, 256, 512, 1024, 2048):
+        print(f"{block_size:10}", end="")
+        for variant in variants:
+            took, megabytes = in_a_process(step_of_blocks, variant, block_size, rows)
+            print(f"{took:15.3f}{megabytes:8.0f}", end="", flush=True)
+        print()
+
+
+def start_of_documents(text: str, count: int) -> tuple[float, float, float, float]:
+    """The megabytes of `count` documents, the seconds until they are a dataset, its memory, and a batch's seconds."""
+    documents = [document for document in text.split("\n") if document]
+    long = "\n".join(documents[i % len(documents)] for i in range(count))
+    before = peak_megabytes()
+    start = time.perf_counter()
+    dataset = CharCorruptionDataset(long, 128)
+    took = time.perf_counter() - start
+    memory = peak_megabytes() - before
+    order = torch.randperm(len(dataset)).split(COURSE.pretrain_batch_size)
+    batch = statistics.median(seconds(lambda rows=rows: dataset.batch(rows), rows.device) for rows in order[:23])
+    return len(long.encode()) / 1e6, took, memory, batch
+
+
+def documents_sweep(text: str) -> None:
+    """The text over and over, up to 3 million documents."""
+    print(f"{'documents':>10}{'text MB':>9}{'start s':>9}{'ms a MB':>9}{'memory MB':>11}{'MB a MB':>9}{'batch ms':>10}")
+    for count in (3_000, 30_000, 300_000, 3_000_000):
+        size, took, memory, batch = in_a_process(start_of_documents, text, count)
+        print(f"{count:10}{size:9.1f}{took:9.2f}{1000 * took / size:9.1f}{memory:11.0f}{memory / size:9.1f}", end="")
+        print(f"{1000 * batch:10.2f}", flush=True)
+
+
+def in_a_process(function: Callable, *arguments: object) -> tuple[float, ...]:
+    """What the function returns in a new process, whose memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("what", choices=["step", "curve", "answers", "lengths", "documents"])
+    parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text (wiki.txt)")
+    parser.add_argument("--steps", type=positive(int), default=300, help="of curve (300)")
+    parser.add_argument("--rounds", type=positive(int), default=16, help="of step, the first quarter to warm up (16)")
+    parser.add_argument("--rows", type=positive(int), default=16, help="of a batch, for lengths (16)")
+    parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers (birth_dev.tsv)")
+    arguments = parser.parse_args()
+    text = read_text(arguments.corpus_path)
+    documents = CharCorruptionDataset(text, 128, arguments.corpus_path)
+    if arguments.what == "step":
+        step(documents, arguments.rounds)
+    elif arguments.what == "curve":
+        curve(documents, arguments.steps)
+    elif arguments.what == "answers":
+        answers(documents, arguments.questions_path)
+    elif arguments.what == "lengths":
+        lengths(arguments.rows)
+    else:
+        documents_sweep(text)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
