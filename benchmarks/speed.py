@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text (wiki.txt)")
     parser.add_argument("--steps", type=positive(int), default=300, help="of curve (300)")
     parser.add_argument("--rounds", type=positive(int), default=16, help="of step, the first quarter to warm up (16)")
-    parser.add_argument("--rows", type=positive(int), default=16, help="of a batch, for lengths (16)")
+    parser.add_argument("--rows", type=positive(int), default=4, help="of a batch, for lengths (4)")
     parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers (birth_dev.tsv)")
     arguments = parser.parse_args()
     text = read_text(arguments.corpus_path)

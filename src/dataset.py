@@ -5,6 +5,7 @@ python src/dataset.py {namedata,charcorruption} prints a few examples of each.
 
 import re
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -39,9 +40,9 @@ class CharCorruptionDataset(Dataset):
                     f"{name}, line {line}: holds {mark!r}, a mark of the vocabulary; take it out of the text"
                 )
 
-        codes = np.frombuffer((data + "\n").encode("utf-32-le"), dtype=np.uint32)
         seen = np.zeros(sys.maxunicode + 1, dtype=bool)
-        seen[codes[:-1]] = True
+        for codes in code_points(data):
+            seen[codes] = True
         characters = [chr(code) for code in np.flatnonzero(seen)]
         self.itos = dict(enumerate([self.PAD_CHAR, self.MASK_CHAR, *characters]))
         self.stoi = {character: i for i, character in self.itos.items()}
@@ -54,11 +55,13 @@ class CharCorruptionDataset(Dataset):
         # all documents in one row of ids; document i is ids[starts[i] : starts[i] + lengths[i]]
         id_of_code = np.zeros(sys.maxunicode + 1, dtype=np.int32)
         id_of_code[seen] = np.arange(2, self.vocab_size)
-        ends = np.flatnonzero(codes == ord("\n"))
-        starts = np.append(0, ends[:-1] + 1)
-        self._ids = torch.from_numpy(id_of_code[codes])
-        self._starts = torch.from_numpy(starts)
-        self._lengths = torch.from_numpy(ends - starts)
+        self._ids = torch.zeros(max(1, len(data)), dtype=torch.int32)
+        filled = 0
+        for codes in code_points(data):
+            self._ids[filled : filled + len(codes)] = torch.from_numpy(id_of_code[codes])
+            filled += len(codes)
+        self._lengths = torch.tensor([len(document) for document in self.data])
+        self._starts = torch.cumsum(self._lengths + 1, 0) - self._lengths - 1
         self._titles = torch.tensor([title_length(document) for document in self.data] if anchored else [])
 
     def __len__(self) -> int:
@@ -114,6 +117,13 @@ class CharCorruptionDataset(Dataset):
     def decode(self, ids: Tensor | list[int]) -> str:
         """The text of ids (T,)."""
         return "".join(self.itos[int(i)] for i in ids)
+
+
+def code_points(text: str) -> Iterator[np.ndarray]:
+    """The characters of a text as uint32, a piece at a time, so that a text of gigabytes is not held thrice."""
+    piece = 2**22
+    for start in range(0, len(text), piece):
+        yield np.frombuffer(text[start : start + piece].encode("utf-32-le"), dtype=np.uint32)
 
 
 def title_length(document: str) -> int:
