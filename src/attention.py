@@ -133,16 +133,17 @@ class RotarySelfAttention(CausalSelfAttention):
             raise ValueError(f"rotary embedding needs an even head size, got {head_size}")
         # theta_i = 10000^(-2(i-1)/hs), i = 1..hs/2
         theta = 10000.0 ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
-        angle = torch.outer(torch.arange(block_size, dtype=torch.float32), theta)  # (block_size, hs/2)
-        self.register_buffer("cos", angle.cos(), persistent=False)
+        angle = torch.outer(torch.arange(block_size, dtype=torch.float32), theta).repeat_interleave(2, dim=1)
+        self.register_buffer("cos", angle.cos(), persistent=False)  # (block_size, hs)
         self.register_buffer("sin", angle.sin(), persistent=False)
+        turn = torch.block_diag(*[torch.tensor([[0.0, 1.0], [-1.0, 0.0]])] * (head_size // 2))
+        self.register_buffer("turn", turn, persistent=False)  # (hs, hs): a quarter turn of each pair
 
     def position(self, x: Tensor) -> Tensor:
         """Rotates the neighbouring pairs (x_{2i-1}, x_{2i}) of position t by the angle t * theta_i."""
         T = x.size(2)
-        cos, sin = self.cos[:T].to(x.dtype), self.sin[:T].to(x.dtype)  # (T, hs/2)
-        a, b = x[..., 0::2], x[..., 1::2]  # (B, nh, T, hs/2)
-        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+        cos, sin = self.cos[:T].to(x.dtype), self.sin[:T].to(x.dtype)
+        return torch.addcmul(x * cos, x @ self.turn.to(x.dtype), sin)  # one small matmul is faster than many slices
 
 
 class SynthesizerAttention(nn.Module):
@@ -172,7 +173,7 @@ class SynthesizerAttention(nn.Module):
         Tk = min(T, self.b2.numel())
         h = split_heads(F.relu(self.w1(x)), self.n_head)  # (B, nh, T, hs)
         v = split_heads(self.value(x), self.n_head)[:, :, :Tk]  # (B, nh, Tk, hs)
-        scores = h @ self.w2[:, :Tk] + self.b2[:Tk]  # (B, nh, T, Tk)
-        scores = scores.masked_fill(self.mask[:, :, :T, :Tk] == 0, -math.inf)
+        scores = F.linear(h, self.w2[:, :Tk].T, self.b2[:Tk])  # (B, nh, T, Tk)
+        scores = scores.masked_fill_(self.mask[:, :, :T, :Tk] == 0, -math.inf)
         y = self.attn_drop(F.softmax(scores, dim=-1)) @ v  # (B, nh, T, hs)
         return self.resid_drop(self.proj(merge_heads(y)))
