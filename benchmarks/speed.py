@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
@@ -99,16 +100,30 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def step(documents: CharCorruptionDataset, rounds: int) -> None:
+def trainer_by_name(kind: str, documents: CharCorruptionDataset) -> Trainer | PlainTrainer:
+    """The trainer of a kind of step such as "rope, bf16" or "plain loop, fp32"."""
+    name, precision = kind.split(", ")
+    return plain_trainer_of(documents) if name == "plain loop" else trainer_of(name, documents, precision)
+
+
+def memory_of_steps(kind: str, text: str) -> float:
+    """The megabytes that a process needs which does a few such steps and nothing else."""
+    documents = CharCorruptionDataset(text, 128)
+    trainer = trainer_by_name(kind, documents)
+    for indices in torch.randperm(len(documents)).split(COURSE.pretrain_batch_size)[:4]:
+        trainer.step(*documents.batch(indices))
+    return peak_megabytes()
+
+
+def step(text: str, documents: CharCorruptionDataset, rounds: int) -> None:
     """One row a kind of step; all take turns on the same batches, so that other load falls on all of them."""
     device = pick_device("auto")
     describe_machine(device)
     best = "bf16" if pick_precision("auto", device) == torch.bfloat16 else "fp32"
-    kinds = {f"{variant}, {best}": trainer_of(variant, documents, best) for variant in VARIANTS}
-    if best != "fp32":
-        kinds["vanilla, fp32"] = trainer_of("vanilla", documents, "fp32")
+    names = [f"{variant}, {best}" for variant in VARIANTS]
     if device.type == "cpu":
-        kinds["plain loop, fp32"] = plain_trainer_of(documents)
+        names += ["plain loop, fp32"] if best == "fp32" else ["vanilla, fp32", "plain loop, fp32"]
+    kinds = {name: trainer_by_name(name, documents) for name in names}
     loader = DataLoader(documents, batch_size=COURSE.pretrain_batch_size, shuffle=True)
     took: dict[str, list[float]] = {kind: [] for kind in kinds}
     floors: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -125,17 +140,18 @@ def step(documents: CharCorruptionDataset, rounds: int) -> None:
                 took[kind].append(one)
                 floors[kind].append(int(x.count_nonzero()) * flops / ceiling)
     print(f"{'a step of 128 documents':26}{'seconds':>9}{'floor':>9}{'times':>7}{'documents/s':>13}", end="")
-    print(f"{'times the plain loop':>22}" if device.type == "cpu" else "")
+    print(f"{'as fast as plain':>18}{'process MB':>12}" if device.type == "cpu" else "")
     plain = statistics.median(took.get("plain loop, fp32", [math.nan]))
     for kind in kinds:
         median, floor = statistics.median(took[kind]), statistics.median(floors[kind])
         ratio = statistics.median(t / f for t, f in zip(took[kind], floors[kind], strict=True))
         print(f"{kind:26}{median:9.3f}{floor:9.3f}{ratio:7.2f}{COURSE.pretrain_batch_size / median:13.0f}", end="")
-        print(f"{plain / median:22.1f}" if device.type == "cpu" else "")
+        if device.type == "cpu":
+            print(f"{plain / median:18.1f}{in_a_process(memory_of_steps, kind, text):12.0f}", end="", flush=True)
+        print()
     print(
         f"\nfloor: 6 FLOP a matmul weight a character that is no padding, at the ceiling of the moment; {rounds} rounds"
     )
-    print(f"peak memory of this process, with all {len(kinds)} models in it: {peak_megabytes():.0f} MB")
 
 
 def curve(documents: CharCorruptionDataset, steps: int) -> None:
@@ -244,7 +260,7 @@ def documents_sweep(text: str) -> None:
         print(f"{1000 * batch:10.2f}", flush=True)
 
 
-def in_a_process(function: Callable, *arguments: object) -> tuple[float, ...]:
+def in_a_process(function: Callable, *arguments: object) -> Any:
     """What the function returns in a new process, whose memory is its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
@@ -263,7 +279,7 @@ def main() -> None:
     text = read_text(arguments.corpus_path)
     documents = CharCorruptionDataset(text, 128, arguments.corpus_path)
     if arguments.what == "step":
-        step(documents, arguments.rounds)
+        step(text, documents, arguments.rounds)
     elif arguments.what == "curve":
         curve(documents, arguments.steps)
     elif arguments.what == "answers":

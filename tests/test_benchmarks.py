@@ -1,0 +1,31 @@
+"""The plain loop of benchmarks/ as an independent reference for the model and the step."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from plain import PlainGPT, PlainTrainer
+
+from model import GPT, GPTConfig
+from trainer import Trainer, TrainerConfig
+
+
+def test_the_plain_model_and_step_have_the_loss_and_gradients_of_ours(documents, monkeypatch):
+    monkeypatch.setattr("trainer.CPU_MICRO_BATCH_ROWS", 3)
+    sizes = {"n_layer": 2, "n_head": 4, "n_embd": 32, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0}
+    config = GPTConfig(documents.vocab_size, 128, **sizes)
+    ours, plain = GPT(config), PlainGPT(config)
+    plain.load_state_dict(ours.state_dict())
+    settings = TrainerConfig(batch_size=7, learning_rate=1e-2, weight_decay=0.1, device="cpu", precision="fp32")
+    trainer, plain_trainer = Trainer(ours, documents, None, settings), PlainTrainer(plain, 1e-2)
+    trainer.model.train()
+    for _ in range(5):  # gradients alike, parameters stay alike
+        x, y = documents.batch(torch.arange(7))
+        (loss, norm), (plain_loss, plain_norm) = trainer.step(x, y), plain_trainer.step(x, y)
+        torch.testing.assert_close(loss, plain_loss, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(norm, plain_norm, atol=1e-5, rtol=1e-4)
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], atol=2e-4, rtol=1e-3)
