@@ -62,7 +62,7 @@ class CharCorruptionDataset(Dataset):
             filled += len(codes)
         self._lengths = torch.tensor([len(document) for document in self.data])
         self._starts = torch.cumsum(self._lengths + 1, 0) - self._lengths - 1
-        self._titles = torch.tensor([title_length(document) for document in self.data] if anchored else [])
+        self._titles = torch.tensor([title_length(document[:1000]) for document in self.data] if anchored else [])
 
     def __len__(self) -> int:
         return len(self.data)
@@ -151,35 +151,46 @@ class NameDataset(Dataset):
         self.vocabulary = pretraining_dataset
         self.block_size = pretraining_dataset.block_size
         self.data = parse_pairs(data, name)
-        mask, pad = (self.vocabulary.stoi[c] for c in (self.vocabulary.MASK_CHAR, self.vocabulary.PAD_CHAR))
-        x = torch.full((len(self.data), self.block_size - 1), pad)
-        y = x.clone()
-        for row, (question, place) in enumerate(self.data):
+        mark = self.vocabulary.MASK_CHAR
+        ids: list[int] = []  # of all rows
+        asked: list[int] = []  # the lengths of the questions
+        lengths: list[int] = []  # of the rows, marks included
+        for row, (question, place) in enumerate(self.data, 1):
             try:
-                asked, answer = self.vocabulary.encode(question), [mask, *self.vocabulary.encode(place), mask]
+                ids += self.vocabulary.encode(question)
+                asked.append(len(question))
+                ids += [self.vocabulary.stoi[mark], *self.vocabulary.encode(place), self.vocabulary.stoi[mark]]
             except ValueError as error:
-                raise UserError(f"{name}, line {row + 1}: {error}") from None
-            string = torch.tensor(asked + answer)
-            if len(string) > self.block_size:
+                raise UserError(f"{name}, line {row}: {error}") from None
+            lengths.append(len(question) + len(place) + 2)
+            if lengths[-1] > self.block_size:
                 raise UserError(
-                    f"{name}, line {row + 1}: question and place take {len(string)} characters of {self.block_size}"
+                    f"{name}, line {row}: question and place take {lengths[-1]} characters of {self.block_size}"
                 )
-            x[row, : len(string)] = string[: self.block_size - 1]
-            y[row, len(asked) - 1 : len(string) - 1] = string[len(asked) :]
-        self._x, self._y = x, y  # (rows, block_size - 1)
+        self._ids = torch.tensor(ids, dtype=torch.int32)
+        self._asked, self._lengths = torch.tensor(asked), torch.tensor(lengths)
+        self._starts = torch.cumsum(self._lengths, 0) - self._lengths
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
         """Row idx: x and y = x shifted by one with PAD over the question, int64 of shape (block_size - 1,)."""
-        return self._x[idx], self._y[idx]
+        x, y = self.batch(torch.tensor([range(len(self))[idx]]))
+        return x[0], y[0]
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The rows `indices` (B,): x and y of shape (B, block_size - 1), int64, where `indices` are."""
-        if self._x.device != indices.device:
-            self._x, self._y = self._x.to(indices.device), self._y.to(indices.device)
-        return self._x[indices], self._y[indices]
+        if self._ids.device != indices.device:
+            self._ids, self._starts, self._lengths, self._asked = (
+                t.to(indices.device) for t in (self._ids, self._starts, self._lengths, self._asked)
+            )
+        position = torch.arange(self.block_size, device=indices.device)  # (block_size,)
+        source = (self._starts[indices][:, None] + position).clamp(max=self._ids.numel() - 1)
+        pad = self.vocabulary.stoi[self.vocabulary.PAD_CHAR]
+        string = self._ids[source].long().masked_fill(position >= self._lengths[indices][:, None], pad)
+        x, y = string[:, :-1], string[:, 1:]
+        return x.contiguous(), y.masked_fill(position[1:] < self._asked[indices][:, None], pad)
 
 
 class MixedDataset(Dataset):

@@ -36,7 +36,12 @@ def decode(raw: bytes, path: str) -> str:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise UserError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
-    return text.replace("\r\n", "\n")
+    return unix_lines(text)
+
+
+def unix_lines(text: str) -> str:
+    """The text with its lines ended by LF, as Windows' CRLF (and what tools make of CRLF in haste, CRCRLF) is too."""
+    return re.sub(r"\r+\n", "\n", text)
 
 
 def read_text(path: str) -> str:
@@ -52,7 +57,7 @@ def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None
 
     `name` is what error messages call the text. Blank lines at the end are no rows. Raises UserError.
     """
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = unix_lines(text).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     with_places = "\t" in lines[0] if lines else False

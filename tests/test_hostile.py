@@ -1,0 +1,250 @@
+"""Any bytes: what is read is exactly what stands there, or one line says what is wrong. Nothing in a file is run."""
+
+import io
+import os
+import pickle
+import re
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PAIRS, WIKI
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import run
+from checkpoint import read_params, read_record, save_params
+from cli import UserError
+from dataset import CharCorruptionDataset, NameDataset, title_length
+from files import parse_pairs, parse_questions, read_predictions, read_text
+from model import GPT, GPTConfig
+
+MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
+many = settings(
+    max_examples=500, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+few = settings(many, max_examples=100)
+
+# text that looks like a file of ours, and bytes that do not
+pieces = st.sampled_from(
+    ["Where was ", "Ada", " born?", "\t", "\n", "\r\n", "\r", "London", "\ufeff", "\0", MASK, PAD, " ", "é", "王"]
+)
+texts = st.one_of(st.text(), st.lists(pieces).map("".join))
+contents = st.one_of(st.binary(), texts.map(lambda text: text.encode("utf-8", "surrogatepass")))
+
+
+def written(folder: Path, content: bytes) -> str:
+    path = folder / "file.tsv"
+    path.write_bytes(content)
+    return str(path)
+
+
+def is_one_line(error: UserError, path: str) -> bool:
+    return str(error).startswith(path) and len(str(error).splitlines()) == 1
+
+
+@many
+@example(b"\xef\xbb\xbfWhere was Ada born?\tLondon\r\n\r\n")
+@example(b"Where was Ada born?\n\nWhere was Bo born?\n")
+@given(contents)
+def test_questions_are_read_as_they_stand_or_refused(tmp_path, content):
+    path = written(tmp_path, content)
+    try:
+        rows = parse_questions(read_text(path), path)
+    except UserError as error:
+        assert is_one_line(error, path)
+        return
+    stands = re.sub("\r+\n", "\n", content.decode("utf-8-sig")).split("\n")
+    while not stands[-1].strip():
+        stands.pop()
+    assert [question if place is None else f"{question}\t{place}" for question, place in rows] == stands
+    assert all(question.strip() and "\n" not in question + (place or "") for question, place in rows)
+
+
+@many
+@example(b"a" * 200 + b"\n\0\n\n")
+@given(contents)
+def test_a_corpus_is_read_as_it_stands_or_refused(tmp_path, content):
+    path = written(tmp_path, content)
+    try:
+        text = read_text(path)
+        documents = CharCorruptionDataset(text, 32, path, anchored=0.5)
+    except UserError as error:
+        assert is_one_line(error, path)
+        return
+    assert documents.data == re.sub("\r+\n", "\n", content.decode("utf-8-sig")).split("\n")
+    assert documents.vocab_size == len(set(text)) + 2
+    x, y = documents.batch(torch.arange(len(documents)))
+    for row, document in enumerate(documents.data):
+        string = documents.decode([*x[row, :1].tolist(), *y[row].tolist()]).rstrip(PAD)
+        before, behind, masked, end = string.split(MASK)
+        assert end == "" and document.startswith(before + masked + behind)
+
+
+@many
+@given(texts)
+def test_pairs_come_back_from_the_dataset(text):
+    try:
+        pairs = parse_pairs(text, "pairs.tsv")
+        documents = CharCorruptionDataset(text.replace(MASK, "").replace(PAD, "") + WIKI, 64)
+        names = NameDataset(documents, text, "pairs.tsv")
+    except UserError as error:
+        assert is_one_line(error, "pairs.tsv, line ")
+        return
+    for row, (question, place) in enumerate(pairs):
+        x, y = names[row]
+        string = documents.decode([*x.tolist(), int(y[-1])]).rstrip(PAD)
+        assert string == f"{question}{MASK}{place}{MASK}"
+
+
+@many
+@given(contents, st.integers(0, 5))
+def test_predictions_are_one_a_question_or_refused(tmp_path, content, questions):
+    path = written(tmp_path, content)
+    try:
+        predictions = read_predictions(path, [("Where was Ada born?", None)] * questions)
+    except UserError as error:
+        assert is_one_line(error, path)
+        return
+    assert len(predictions) == questions
+
+
+@many
+@given(texts)
+def test_a_title_is_a_beginning(document):
+    length = title_length(document)
+    assert length == 0 or document[:length].endswith(". ")
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory) -> bytes:
+    path = str(tmp_path_factory.mktemp("params") / "a.params")
+    torch.manual_seed(0)
+    save_params(GPT(GPTConfig(20, 24, 1, 2, 8)), path)
+    return Path(path).read_bytes()
+
+
+@few
+@given(data=st.data())
+def test_a_damaged_params_file_is_refused_or_as_it_was(tmp_path, params, data):
+    kind = data.draw(st.sampled_from(["cut", "flip", "any"]))
+    at = data.draw(st.integers(0, len(params) - 1))
+    content = {
+        "cut": params[:at],
+        "flip": params[:at] + bytes([params[at] ^ data.draw(st.integers(1, 255))]) + params[at + 1 :],
+        "any": data.draw(st.binary()),
+    }[kind]
+    path = written(tmp_path, content)
+    try:
+        state = read_params(path)
+    except UserError as error:
+        assert is_one_line(error, path)
+        return
+    assert kind == "flip" and all(value.isfinite().all() for value in state.values())
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("was run",)
+
+
+def archive(content: bytes) -> bytes:
+    """The zip that torch.save writes, around another pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as parts:
+        parts.writestr("archive/data.pkl", content)
+        parts.writestr("archive/version", "3\n")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("wrap", [lambda content: content, archive])
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_code_in_a_params_file_is_refused_and_not_run(tmp_path, monkeypatch, wrap, protocol):
+    monkeypatch.chdir(tmp_path)
+    for value in (Evil(), {"ln_f.bias": Evil()}):
+        path = written(tmp_path, wrap(pickle.dumps(value, protocol)))
+        with pytest.raises(
+            UserError, match=r"file.tsv: not a whole file of tensors, or one that holds more than tensors"
+        ):
+            read_params(path)
+    assert not os.path.exists("was run")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([torch.zeros(2)], "not a params file"),
+        ({"ln_f.bias": 3}, "not a params file"),
+        ({3: torch.zeros(2)}, "not a params file"),
+        (torch.zeros(2), "not a params file"),
+        ({"ln_f.bias": torch.tensor([1.0, float("nan")])}, "ln_f.bias holds values that are not finite"),
+        ({"ln_f.bias": torch.tensor([1.0, float("inf")])}, "ln_f.bias holds values that are not finite"),
+    ],
+)
+def test_what_is_no_state_dict_of_numbers_is_named(tmp_path, value, message):
+    path = str(tmp_path / "a.params")
+    torch.save(value, path)
+    with pytest.raises(UserError, match=f"^{path}: {message}"):
+        read_params(path)
+
+
+@few
+@given(contents)
+def test_any_record_beside_the_parameters_is_read_or_refused(tmp_path, params, content):
+    path = written(tmp_path, params)
+    Path(f"{path}.json").write_bytes(content)
+    try:
+        assert read_record(path) == {}  # no such content has the hash of the parameters
+    except UserError as error:
+        assert is_one_line(error, f"{path}.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("wiki.txt", b"", "wiki.txt: the file is empty"),
+        ("wiki.txt", b"\n \n", "wiki.txt: the file is empty"),
+        ("wiki.txt", None, "wiki.txt: is a folder"),
+        ("wiki.txt", WIKI.encode() + b"\xff\n", "wiki.txt, line 7: not UTF-8"),
+        ("wiki.txt", (WIKI + MASK).encode(), f"wiki.txt, line 7: holds '{MASK}'"),
+        ("wiki.txt", (PAD + WIKI).encode(), f"wiki.txt, line 1: holds '{PAD}'"),
+        ("wiki.txt", WIKI.encode("utf-16"), "wiki.txt, line 1: not UTF-8"),
+        ("pairs.tsv", b"", "pairs.tsv: the file is empty"),
+        ("pairs.tsv", None, "pairs.tsv: is a folder"),
+        ("pairs.tsv", PAIRS.replace("\t", "    ").encode(), "pairs.tsv, line 1: no tab"),
+        ("pairs.tsv", PAIRS.replace("London", "London\tUK").encode(), "pairs.tsv, line 1: 3 columns"),
+        ("pairs.tsv", PAIRS.replace("\n", "\n\n").encode(), "pairs.tsv, line 2: no question"),
+        ("pairs.tsv", PAIRS.replace("London", "Lon\0don").encode(), r"pairs.tsv, line 1: the character '\\x00'"),
+        ("pairs.tsv", (PAIRS + "Where was " + "A" * 10**7).encode(), "pairs.tsv, line 7: no tab"),
+        (
+            "pairs.tsv",
+            (PAIRS + "Where was " + "A" * 10**7 + "\tB").encode(),
+            "pairs.tsv, line 7: question and place take",
+        ),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line_before_any_work(tmp_path, monkeypatch, name, content, message):
+    monkeypatch.chdir(tmp_path)
+    Path("wiki.txt").write_text(WIKI, encoding="utf-8")
+    Path("pairs.tsv").write_text(PAIRS, encoding="utf-8")
+    os.remove(name)
+    if content is None:
+        os.mkdir(name)
+    else:
+        Path(name).write_bytes(content)
+    words = ["finetune", "vanilla", "wiki.txt", "--finetune_corpus_path", "pairs.tsv", "--writing_params_path", "a"]
+    with pytest.raises(UserError, match=f"^{message}"):
+        run.main(words)
+    assert not os.path.exists("a")
+
+
+def test_a_long_line_and_a_million_rows_are_read_in_seconds(tmp_path):
+    start = time.perf_counter()
+    long = "A. B. " * 1_700_000  # ten megabytes of initials
+    documents = CharCorruptionDataset(f"{long}\n{WIKI * 170_000}", 128, anchored=0.5)  # and a million documents
+    assert len(documents) == 7 * 170_000 - 170_000 + 2
+    documents.batch(torch.arange(8))
+    assert len(parse_pairs(PAIRS * 170_000)) == 6 * 170_000
+    assert time.perf_counter() - start < 60
