@@ -188,7 +188,12 @@ class StateKeeper:
         due = time.monotonic() - self.written_at >= self.seconds
         wanted = trainer.over_processes(torch.tensor(max(self.signal_number, int(due))), dist.ReduceOp.MAX)
         if wanted:
-            self.write(trainer)
+            try:
+                self.write(trainer)
+            except UserError as error:
+                if wanted > 1:
+                    raise
+                print(f"\n{error}; training goes on, and tries again", file=sys.stderr)
         if wanted > 1:
             at = f"stopped after step {trainer.steps}"
             raise Stopped(int(wanted), f"{at}; its state is kept in {self.path}. To go on: {self.go_on}")
@@ -196,9 +201,9 @@ class StateKeeper:
     def write(self, trainer: Trainer) -> None:
         """Writes the state, from the first process. Raises UserError."""
         state = trainer.state_dict()
+        self.written_at = time.monotonic()
         if trainer.rank == 0:
             save_tensors({"run": self.run, "trainer": state}, self.path)
-        self.written_at = time.monotonic()
 
     def read(self, trainer: Trainer) -> None:
         """Gives the trainer the state that was written. Raises UserError where that is of another run."""

@@ -182,6 +182,31 @@ def test_a_state_that_is_none_is_named(world):
             run.main([*PRETRAIN.split(), "1", "--resume"])
 
 
+def test_a_full_disk_does_not_end_a_run(tmp_path, monkeypatch, capsys):
+    keeper = StateKeeper(str(tmp_path / "a.state"), 1e-9, {}, "")
+    trainer = small_trainer()
+    keeper.write(trainer)
+    trainer.on_step_end.append(keeper)
+
+    def fails(value, path):
+        raise UserError(f"{path}: cannot be written (No space left on device)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("checkpoint.save_tensors", fails)
+        trainer.train()
+        keeper.signal_number = signal.SIGTERM
+        trainer.config.max_epochs += 1
+        with pytest.raises(
+            UserError, match="No space left"
+        ):  # but a run that stops here would lose its work in silence
+            trainer.train()
+    said = capsys.readouterr().err
+    assert said.count("No space left on device); training goes on, and tries again") == 5 * 3 - 1
+    again = small_trainer()
+    keeper.read(again)  # the state that was there
+    assert again.steps == 0
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(world, monkeypatch, where):
     forward = GPT.forward
