@@ -65,6 +65,7 @@ def test_questions_are_read_as_they_stand_or_refused(tmp_path, content):
 
 @many
 @example(b"a" * 200 + b"\n\0\n\n")
+@example(b"a\r\r\nb\rc\r\n")
 @given(contents)
 def test_a_corpus_is_read_as_it_stands_or_refused(tmp_path, content):
     path = written(tmp_path, content)
