@@ -31,6 +31,7 @@ from recipe import RECIPES
 if TYPE_CHECKING:
     from dataset import CharCorruptionDataset, NameDataset
     from model import GPT
+    from trainer import Trainer, TrainerConfig
 
 BLOCK_SIZE = 128
 TENSORBOARD_FOLDER = Path("expt")
@@ -206,7 +207,7 @@ def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorrupt
     return documents, names, model.to(device)
 
 
-def describe(arguments: argparse.Namespace, corpora: Corpora, epochs: int, learning_rate: float) -> dict[str, Any]:
+def describe(arguments: argparse.Namespace, corpora: Corpora, config: "TrainerConfig") -> dict[str, Any]:
     """What this training is: all that decides its outcome, then what it ran with."""
     import torch
 
@@ -228,8 +229,8 @@ def describe(arguments: argparse.Namespace, corpora: Corpora, epochs: int, learn
         "reading_params_path": arguments.reading_params_path,
         "recipe": arguments.recipe,
         "seed": arguments.seed,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
+        "epochs": config.max_epochs,
+        "learning_rate": config.learning_rate,
         "device": arguments.device,
         "precision": arguments.precision,
         "micro_batch_rows": arguments.micro_batch_rows,
@@ -240,17 +241,14 @@ def describe(arguments: argparse.Namespace, corpora: Corpora, epochs: int, learn
     }
 
 
-def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
-    """Pretrains or finetunes by the recipe, logs to expt/, and writes the parameters."""
-    import torch
-    from torch.utils.tensorboard import SummaryWriter
-
-    from checkpoint import StateKeeper, save_params
+def make_trainer(
+    arguments: argparse.Namespace, documents: "CharCorruptionDataset", names: "NameDataset | None", model: "GPT"
+) -> "Trainer":
+    """The trainer of this function by the recipe. Raises UserError."""
     from dataset import MixedDataset
     from trainer import Trainer, TrainerConfig
-    from utils import answer, set_seed
+    from utils import set_seed
 
-    documents, names, model = build(arguments, corpora)
     recipe = RECIPES[arguments.recipe]
     if arguments.function == "pretrain":
         dataset = documents if names is None else MixedDataset(documents, names, recipe.questions)
@@ -281,8 +279,20 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
         raise UserError(f"torchrun --nproc_per_node: {error}; start fewer") from None
     if trainer.rank:
         set_seed(arguments.seed + trainer.rank * 2**32)  # other spans and dropout than the first process draws
+    return trainer
 
-    run = describe(arguments, corpora, epochs, learning_rate)
+
+def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
+    """Pretrains or finetunes by the recipe, logs to expt/, keeps the state, and writes the parameters."""
+    import torch
+    from torch.utils.tensorboard import SummaryWriter
+
+    from checkpoint import StateKeeper, save_params
+    from utils import answer
+
+    documents, names, model = build(arguments, corpora)
+    trainer = make_trainer(arguments, documents, names, model)
+    run = describe(arguments, corpora, trainer.config)
     go_on = run["command"] if arguments.resume else f"{run['command']} --resume"
     keeper = StateKeeper(state_path(arguments), arguments.checkpoint_minutes, run, go_on)
     if arguments.resume:
@@ -295,7 +305,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
         questions = [question for question, _ in corpora.questions]
         longest = 1 + max(len(place) for _, place in corpora.questions)  # an untrained model writes on and on
 
-        def dev_accuracy(trainer: Trainer) -> dict[str, float]:
+        def dev_accuracy(trainer: "Trainer") -> dict[str, float]:
             right = count_right(corpora.questions, answer(model, documents, questions, longest=longest))
             return {"dev accuracy (%)": 100 * right / len(questions)}
 
@@ -303,7 +313,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
 
     name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
     if trainer.rank == 0:
-        config.writer = SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
+        trainer.config.writer = SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
     try:
         with keeper.listening():
             trainer.train()
@@ -315,8 +325,8 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
             raise
         raise UserError(f"out of memory; lower --micro_batch_rows, {trainer.micro_batch_rows} in this run") from None
     finally:
-        if config.writer is not None:
-            config.writer.close()
+        if trainer.rank == 0:
+            trainer.config.writer.close()
     if trainer.rank == 0:
         save_params(model, arguments.writing_params_path, run)
         keeper.remove()
