@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +51,11 @@ class Corpora:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("Pretrain a small GPT by span corruption, finetune it on birth places, and ask it about others.")
     option = parser.add_argument
-    option("function", choices=["pretrain", "finetune", "evaluate"], help="what to do")
+    option("function", choices=["pretrain", "finetune", "evaluate", "ask"], help="what to do")
     option("variant", choices=VARIANTS, help="which model")
     option("pretrain_corpus_path", help="the pretraining text, one document a line; it defines the vocabulary")
-    option("--reading_params_path", help="parameters to start from, or to ask (evaluate)")
+    option("names", nargs="*", metavar="NAME", help="ask: whom to ask about; without any, one a line of the input")
+    option("--reading_params_path", help="parameters to start from, or to ask (evaluate, ask)")
     option("--writing_params_path", help="where pretrain and finetune write the parameters")
     option(
         "--finetune_corpus_path",
@@ -65,6 +66,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="questions to answer; in training, with places, their accuracy after each epoch",
     )
     option("--outputs_path", help="where evaluate writes its predictions, one a line")
+    option(
+        "--report_path",
+        help="where evaluate writes a row for each question: how sure the answer is, and where it can be known from",
+    )
     option("--recipe", choices=list(RECIPES), default="course", help="the settings of training; see the README")
 
     def by_recipe(name: str, kind: type, help: str, *settings: str) -> None:
@@ -94,13 +99,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     option("--resume", action="store_true", help="go on with the run that was stopped or killed")
     option("--tb_expt_name", default="run", help="TensorBoard shows the run as expt/NAME/...")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
 
     recipe = RECIPES[arguments.recipe]
     needed = {
         "pretrain": ["writing_params_path", *(["finetune_corpus_path"] if recipe.questions else [])],
         "finetune": ["writing_params_path", "finetune_corpus_path"],
         "evaluate": ["reading_params_path", "eval_corpus_path", "outputs_path"],
+        "ask": ["reading_params_path"],
     }[arguments.function]
     missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
     if missing:
@@ -116,11 +122,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         setattr(arguments, name, getattr(arguments, name, default))
     if arguments.bottleneck_dim > BLOCK_SIZE:
         parser.error(f"--bottleneck_dim {arguments.bottleneck_dim} is longer than the block of {BLOCK_SIZE}")
-    unused = "writing_params_path" if arguments.function == "evaluate" else "outputs_path"
-    if getattr(arguments, unused) is not None:
-        parser.error(f"{arguments.function} writes nothing to --{unused}")
-    if arguments.resume and arguments.function == "evaluate":
-        parser.error("evaluate has nothing to --resume")
+    trains = arguments.function in ("pretrain", "finetune")
+    for name, used in {
+        "writing_params_path": trains,
+        "outputs_path": arguments.function == "evaluate",
+        "report_path": arguments.function == "evaluate",
+    }.items():
+        if getattr(arguments, name) is not None and not used:
+            parser.error(f"{arguments.function} writes nothing to --{name}")
+    if arguments.resume and not trains:
+        parser.error(f"{arguments.function} has nothing to --resume")
+    if arguments.names and arguments.function != "ask":
+        parser.error(f"{arguments.function} takes no names, but was given {arguments.names[0]!r}")
     return arguments
 
 
@@ -135,13 +148,14 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
     if params_path is not None and not os.path.exists(params_path):
         raise UserError(f"{params_path}: no such file; pretrain or finetune writes one")
     inputs = (arguments.pretrain_corpus_path, arguments.finetune_corpus_path, arguments.eval_corpus_path)
-    for path in (arguments.writing_params_path, arguments.outputs_path):
+    for path in (arguments.writing_params_path, arguments.outputs_path, arguments.report_path):
         if path is not None:
             if any(other is not None and os.path.realpath(path) == os.path.realpath(other) for other in inputs):
                 raise UserError(f"{path}: would be overwritten, and is read; name another output")
             check_writable(path)
-    if arguments.function != "evaluate":
+    if arguments.writing_params_path is not None or arguments.report_path is not None:
         check_folder(TENSORBOARD_FOLDER / arguments.tb_expt_name)
+    if arguments.writing_params_path is not None:
         state = state_path(arguments)
         check_writable(state)
         if arguments.resume and not os.path.exists(state):
@@ -150,11 +164,14 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
             raise UserError(f"{state}: the state of an unfinished run; go on with --resume, or remove it to begin anew")
     text, pairs, questions = read_text(arguments.pretrain_corpus_path), None, None
     mixes = arguments.function == "pretrain" and RECIPES[arguments.recipe].questions > 0
-    if arguments.function == "finetune" or mixes:
+    reports = arguments.report_path is not None and arguments.finetune_corpus_path is not None
+    if arguments.function == "finetune" or mixes or reports:
         pairs = read_text(arguments.finetune_corpus_path)
         parse_pairs(pairs, arguments.finetune_corpus_path)
     if arguments.eval_corpus_path is not None:
         questions = parse_questions(read_text(arguments.eval_corpus_path), arguments.eval_corpus_path)
+        if arguments.report_path is not None and questions[0][1] is None:
+            raise UserError(f"{arguments.eval_corpus_path}: has no places, which --report_path compares with")
     return Corpora(text, pairs, questions)
 
 
@@ -338,13 +355,78 @@ def evaluate(arguments: argparse.Namespace, corpora: Corpora) -> None:
     from utils import accuracy_line, answer, evaluate_places
 
     documents, _, model = build(arguments, corpora)
-    predictions = answer(model, documents, [question for question, _ in corpora.questions])
+    predictions = answer(model, documents, [question for question, _ in corpora.questions], progress=True)
     with atomic_write(arguments.outputs_path) as file:
         file.write("".join(f"{prediction}\n" for prediction in predictions).encode())
     total, correct = evaluate_places(arguments.eval_corpus_path, predictions)
     if total:
         print(accuracy_line(total, correct))
     print(f"Predictions written to {arguments.outputs_path}" + ("" if total else "; no targets provided"))
+    if arguments.report_path is not None:
+        report(arguments, corpora, documents, model, predictions)
+
+
+def report(
+    arguments: argparse.Namespace,
+    corpora: Corpora,
+    documents: "CharCorruptionDataset",
+    model: "GPT",
+    predictions: list[str],
+) -> None:
+    """Writes what can be known of each answer, prints its summary, and gives TensorBoard the pictures."""
+    import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
+
+    from inside import Asked, attention_maps, attention_picture, examine, reliability_diagram, summary
+
+    trained_on = None
+    if corpora.pairs is not None:
+        trained_on = {place for _, place in parse_pairs(corpora.pairs, arguments.finetune_corpus_path)}
+    rows = examine(model, documents, corpora.questions, predictions, trained_on)
+    with atomic_write(arguments.report_path) as file:
+        file.write(("\t".join(field.name for field in fields(Asked)) + "\n").encode())
+        for row in rows:
+            cells = (f"{value:.6f}" if isinstance(value, float) else str(value) for value in astuple(row))
+            file.write(("\t".join(cells) + "\n").encode())
+    print(summary(rows))
+    name = f"evaluate-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name) as writer:
+        confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
+        writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
+        surest = max(rows, key=lambda row: row.probability)
+        maps = attention_maps(model, documents, surest.question, surest.prediction)
+        writer.add_image("attention, a row a layer", attention_picture(maps), dataformats="HWC")
+        writer.add_text("attention, a row a layer", f"{surest.question} {surest.prediction}")
+    print(f"Report written to {arguments.report_path}")
+
+
+def ask(arguments: argparse.Namespace, corpora: Corpora) -> None:
+    """Asks about names, from the command line or typed, and shows what the model and the text say: TSV in a pipe."""
+    from inside import COLUMNS, as_row, as_screen, look_up
+
+    with redirect_stdout(sys.stderr):
+        documents, _, model = build(arguments, corpora)
+    at_terminal = sys.stdout.isatty()
+    if not at_terminal:
+        print("\t".join(COLUMNS))
+    for name in arguments.names or typed_names():
+        finding = look_up(model, documents, name)
+        if at_terminal:
+            print(as_screen(finding, arguments.pretrain_corpus_path, colours="NO_COLOR" not in os.environ))
+        else:
+            print(as_row(finding), flush=True)
+
+
+def typed_names() -> Iterator[str]:
+    """The lines of the standard input that are not blank; at a terminal, after a prompt, until Ctrl-D."""
+    if not sys.stdin.isatty():
+        yield from filter(None, map(str.strip, sys.stdin))
+        return
+    with suppress(EOFError):
+        while True:
+            name = input("Who? ").strip()
+            if name:
+                yield name
 
 
 @contextmanager
@@ -370,12 +452,13 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     corpora = read_corpora(arguments)
     with process_group(arguments.device) as rank, ExitStack() as stack:
-        if rank == 0:
-            stack.enter_context(locked(arguments.writing_params_path or arguments.outputs_path))
-        if arguments.function != "evaluate":
+        output = arguments.writing_params_path or arguments.outputs_path
+        if rank == 0 and output is not None:
+            stack.enter_context(locked(output))
+        if arguments.writing_params_path is not None:
             train(arguments, corpora)
         elif rank == 0:
-            evaluate(arguments, corpora)
+            {"evaluate": evaluate, "ask": ask}[arguments.function](arguments, corpora)
 
 
 if __name__ == "__main__":
