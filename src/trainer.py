@@ -206,7 +206,7 @@ class Trainer:
     def parts(self, x: Tensor, y: Tensor, dataset: Dataset) -> list[tuple[Tensor, Tensor, Tensor | float]]:
         """The batch in micro-batches, each with its share of the targets of the batch, as all processes have it."""
         if not hasattr(dataset, "batch"):
-            return [(x, y, 1.0)]
+            return [(x, y, 1.0 / self.world_size)]
         ignored, rows = self.config.ignore_index, self.micro_batch_rows
         if self.device.type == "cpu":
             split = micro_batches(x, y, rows, ignored)

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from conftest import PAIRS, WIKI
+from torch.utils.data import TensorDataset
 
 from dataset import CharCorruptionDataset, NameDataset
 from model import GPT, GPTConfig
@@ -38,11 +39,29 @@ def trainer_of(variant: str, rows: int) -> Trainer:
     return Trainer(model, names, None, config)
 
 
+class Regression(torch.nn.Module):
+    """Not a language model, on a dataset that makes no batches itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 1)
+
+    def forward(self, x, y):
+        out = self.layer(x)
+        return out, (out - y).square().mean()
+
+
+def regression_trainer() -> Trainer:
+    torch.manual_seed(0)
+    dataset = TensorDataset(torch.randn(8, 3), torch.randn(8, 1))
+    return Trainer(Regression(), dataset, None, TrainerConfig(batch_size=4, device="cpu", precision="fp32"))
+
+
 def gradients(trainer: Trainer) -> list[torch.Tensor]:
-    """Those of the first batch of three, whose questions are of unlike lengths."""
+    """The loss and the gradients of the first batch; of questions, three of unlike lengths."""
     trainer.optimizers = []  # so that the gradients stay
     trainer.config.grad_norm_clip = 1e9
-    total, _ = trainer.step(*next(trainer.batches(trainer.train_dataset, torch.arange(3))))
+    total, _ = trainer.step(*next(trainer.batches(trainer.train_dataset, torch.arange(trainer.config.batch_size))))
     return [total, *(p.grad for p in trainer.model.parameters())]
 
 
@@ -51,6 +70,7 @@ def one_of_two(rank: int, at: int, folder: str) -> None:
     dist.init_process_group("gloo", f"tcp://localhost:{at}", rank=rank, world_size=2)
     for variant in VARIANTS:
         torch.save(gradients(trainer_of(variant, rows=2)), f"{folder}/{variant}.{rank}")
+    torch.save(gradients(regression_trainer()), f"{folder}/regression.{rank}")
     trainer = trainer_of("vanilla", rows=2)
     seen: list[int] = []
     batch = trainer.train_dataset.batch
@@ -72,10 +92,10 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
-    for variant in VARIANTS:
-        expected = gradients(trainer_of(variant, rows=3))
+    for name in (*VARIANTS, "regression"):
+        expected = gradients(regression_trainer() if name == "regression" else trainer_of(name, rows=3))
         for rank in range(2):
-            for a, b in zip(expected, torch.load(tmp_path / f"{variant}.{rank}"), strict=True):
+            for a, b in zip(expected, torch.load(tmp_path / f"{name}.{rank}"), strict=True):
                 torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-4)
     (seen, tokens, state), (others, others_tokens, others_state) = (
         torch.load(tmp_path / f"trained.{rank}") for rank in range(2)
