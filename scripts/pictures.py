@@ -1,0 +1,76 @@
+"""Draws the pictures of docs/ from what is computed or measured: python scripts/pictures.py {attention,lengths}
+
+attention   docs/attention.png: where one head and two heads look when a key varies in length (claims 5 and 6)
+lengths     docs/lengths.png: the time of a step over block_size, from what benchmarks/speed.py lengths prints, piped in
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from cli import Parser, UserError, exit_on_user_error
+from files import atomic_write
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    exp = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+def attention() -> plt.Figure:
+    """Histograms of the weight on value a over samples of a key of varying length, as docs/attention.md derives it."""
+    rng = np.random.default_rng(0)
+    n, t, samples = 8, 30.0, 4000
+    keys = np.repeat(np.eye(n)[None], samples, axis=0)  # orthonormal means; 0 is a, 1 is b
+    keys[:, 0] *= 1 + np.sqrt(0.5) * rng.normal(size=(samples, 1))
+    one = softmax(keys @ (t * (np.eye(n)[0] + np.eye(n)[1])))[:, 0]
+    two = (softmax(keys @ (t * np.eye(n)[0])) + softmax(keys @ (t * np.eye(n)[1])))[:, 0] / 2
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
+    for axis, weights, title in zip(axes, (one, two), ("one head", "the mean of two heads"), strict=True):
+        axis.hist(weights, bins=40, range=(0, 1), weights=np.full(samples, 100 / samples))
+        axis.set(title=title, xlabel="weight on value a")
+    axes[0].set_ylabel("% of 4,000 samples")
+    return figure
+
+
+def lengths() -> plt.Figure:
+    """The table that `benchmarks/speed.py lengths` printed, on logarithmic axes. Raises UserError for anything else."""
+    rows = [line.split() for line in sys.stdin if line.split() and line.split()[0].isdigit()]
+    if not rows or {len(row) for row in rows} != {7}:
+        raise UserError("standard input: no table of lengths; pipe in what benchmarks/speed.py lengths printed")
+    table = np.array(rows, dtype=float)
+    figure, axis = plt.subplots(figsize=(6, 3.5))
+    for column, variant in ((1, "vanilla"), (3, "synthesizer"), (5, "perceiver (m = 64)")):
+        axis.plot(table[:, 0], table[:, column], marker="o", label=variant)
+    axis.set(xscale="log", yscale="log", xlabel="block_size (characters)", ylabel="seconds a step of 4 blocks")
+    axis.set_xticks(table[:, 0], [f"{length:.0f}" for length in table[:, 0]])
+    axis.minorticks_off()
+    axis.legend()
+    return figure
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    drawn = {"attention": attention, "lengths": lengths}
+    parser.add_argument("what", choices=list(drawn))
+    what = parser.parse_args().what
+    figure = drawn[what]()
+    figure.tight_layout()
+    with atomic_write(str(DOCS / f"{what}.png")) as file:
+        figure.savefig(file, dpi=110, metadata={"Software": None})
+    print(f"Written: docs/{what}.png")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
