@@ -5,6 +5,7 @@ python benchmarks/speed.py curve       the loss of the plain loop and of ours ov
 python benchmarks/speed.py answers     answering 500 questions, making a batch, --help
 python benchmarks/speed.py lengths     time and memory a step over block_size 128 .. 2048
 python benchmarks/speed.py documents   start-up and a step over 3 thousand .. 3 million documents
+python benchmarks/speed.py pretrain    the course's whole pretraining: seconds of training, and of all with start-up
 """
 
 import argparse
@@ -197,6 +198,20 @@ def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
         print(f"run.py {' '.join(words)}: {run:.2f} s")
 
 
+def pretrain(documents: CharCorruptionDataset, epochs: int) -> None:
+    """The whole of a pretraining; an epoch before it, in which a GPU's kernels are compiled, is timed apart."""
+    device = pick_device("auto")
+    describe_machine(device)
+    start = time.perf_counter()
+    trainer = trainer_of("vanilla", documents, "auto")
+    trainer.config.max_epochs = epochs
+    order = torch.arange(len(documents), device=device)
+    compiling = seconds(lambda: [trainer.step(*batch) for batch in trainer.batches(documents, order)], device)
+    training = seconds(trainer.train, device)
+    print(f"{epochs} epochs: {training:.0f} s of training; {time.perf_counter() - start:.0f} s with the model's making")
+    print(f"and an epoch before it, with compilation where there is one, which took {compiling:.0f} s")
+
+
 class Blocks(Dataset):
     """Blocks full of random characters."""
 
@@ -269,11 +284,12 @@ def in_a_process(function: Callable, *arguments: object) -> Any:
 def main() -> None:
     parser = Parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("what", choices=["step", "curve", "answers", "lengths", "documents"])
+    parser.add_argument("what", choices=["step", "curve", "answers", "lengths", "documents", "pretrain"])
     parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text (wiki.txt)")
     parser.add_argument("--steps", type=positive(int), default=300, help="of curve (300)")
     parser.add_argument("--rounds", type=positive(int), default=16, help="of step, the first quarter to warm up (16)")
     parser.add_argument("--rows", type=positive(int), default=4, help="of a batch, for lengths (4)")
+    parser.add_argument("--epochs", type=positive(int), default=COURSE.pretrain_epochs, help="of pretrain (650)")
     parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers (birth_dev.tsv)")
     arguments = parser.parse_args()
     text = read_text(arguments.corpus_path)
@@ -286,6 +302,8 @@ def main() -> None:
         answers(documents, arguments.questions_path)
     elif arguments.what == "lengths":
         lengths(arguments.rows)
+    elif arguments.what == "pretrain":
+        pretrain(documents, arguments.epochs)
     else:
         documents_sweep(text)
 

@@ -1,0 +1,118 @@
+"""What does the model answer about people who do not exist? Invents 200 names from ten languages, asks, and counts.
+
+python scripts/invented.py VARIANT wiki.txt PARAMS birth_places_train.tsv     the pairs are those of the finetuning
+
+Answers are written to the file --outputs_path, by default invented.tsv, as `run.py ask` gives them.
+"""
+
+import argparse
+import itertools
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from cli import Parser, UserError, exit_on_user_error
+from files import atomic_write, check_writable, parse_pairs, read_text
+
+RUN = Path(__file__).parents[1] / "src" / "run.py"
+# first names and surnames that are common in each language; whose combinations are well known is left out below
+NAMES = {
+    "English": ("Harold Edith Graham Beryl Clifford Maud", "Thackwell Pemberly Oldcroft Harbottle Wetherstone Dunmoor"),
+    "French": (
+        "Thierry Odile Gaston Mireille Fabrice Solange",
+        "Desrochelles Vaucourt Tessandier Lamouret Brissonet Carvenne",
+    ),
+    "German": (
+        "Dietmar Gudrun Eberhard Sieglinde Lothar Irmgard",
+        "Holzkamper Wiesenthaler Grubnitz Steinbrecker Vogelmann Ahrensdorf",
+    ),
+    "Italian": (
+        "Ottavio Ornella Fabrizio Donatella Ercole Loredana",
+        "Bellacqua Montescuro Tarantelli Pescarino Valdorani Castelbosco",
+    ),
+    "Spanish": (
+        "Evaristo Maricruz Leopoldo Remedios Anselmo Pilar",
+        "Villacampo Torrebla Quintarosa Mendibar Escalonte Riofuerte",
+    ),
+    "Russian": (
+        "Gennady Lyudmila Arkady Zinaida Valentin Raisa",
+        "Dobrovinsky Karpushin Velizarova Tumanenko Starodubin Oserov",
+    ),
+    "Japanese": (
+        "Katsuhiro Fumiko Noboru Setsuko Takumi Haruka",
+        "Morishige Kanedaira Fujinawa Oshikubo Hamatsuka Terazono",
+    ),
+    "Chinese": ("Guoliang Xiaomei Zhengwei Lihua Jianfeng Yulan", "Ouyang Situ Zhuge Huangfu Linghu Dongfang"),
+    "Indian": (
+        "Raghunath Sumitra Devendra Kamala Ashwin Lalita",
+        "Chandrapur Venkatray Mukherdas Bhatnari Subrama Joshipura",
+    ),
+    "Arabic": (
+        "Marwan Samira Khalid Nawal Faisal Huda",
+        "Al-Qasmani Ben Zaydan El-Mahrouq Bu Sharif Al-Tarouni Haddadine",
+    ),
+}
+
+
+def invent(count: int, text: str) -> list[tuple[str, str]]:
+    """(language, name) of `count` people, as many of each language, none of whom the text names."""
+    chosen = []
+    for language, (first_names, surnames) in NAMES.items():
+        surnames = surnames.replace("Ben ", "Ben_").replace("Bu ", "Bu_").split()
+        names = [f"{a} {b.replace('_', ' ')}" for a, b in itertools.product(first_names.split(), surnames)]
+        random.Random(0).shuffle(names)
+        names = [name for name in names if name not in text and set(name) <= set(text)]
+        chosen += [(language, name) for name in names[: count // len(NAMES)]]
+    return chosen
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("variant")
+    parser.add_argument("pretrain_corpus_path")
+    parser.add_argument("params_path")
+    parser.add_argument("finetune_corpus_path")
+    parser.add_argument("--bottleneck_dim", default="32", help="of the perceiver (32)")
+    parser.add_argument("--outputs_path", default="invented.tsv", help="where the answers go (invented.tsv)")
+    arguments = parser.parse_args()
+    check_writable(arguments.outputs_path)
+    people = invent(200, read_text(arguments.pretrain_corpus_path))
+    pairs = parse_pairs(read_text(arguments.finetune_corpus_path), arguments.finetune_corpus_path)
+
+    words = [arguments.variant, arguments.pretrain_corpus_path, "--reading_params_path", arguments.params_path]
+    asked = subprocess.run(
+        [sys.executable, RUN, "ask", *words, "--bottleneck_dim", arguments.bottleneck_dim],
+        input="".join(f"{name}\n" for _, name in people),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    if asked.returncode:
+        raise UserError(asked.stderr.strip().splitlines()[-1])
+    with atomic_write(arguments.outputs_path) as file:
+        file.write(asked.stdout.encode())
+    rows = [line.split("\t") for line in asked.stdout.splitlines()[1:]]
+    answers = [row[1] for row in rows]
+
+    trained = Counter(place for _, place in pairs)
+    known = sum(answer in trained for answer in answers)
+    sure = sorted(float(row[2]) for row in rows)
+    print(f"{len(answers)} invented people, {len(set(answers))} different answers, {known} of them trained on")
+    print(f"probability of the answer: median {sure[len(sure) // 2]:.3f}, highest {sure[-1]:.3f}\n")
+    print(f"{'most frequent answers':28}{'asked':>7}{'finetuned on':>14}   (of {len(answers)}, of {len(pairs)}, in %)")
+    for place, count in Counter(answers).most_common(8):
+        print(f"{place:28}{100 * count / len(answers):7.1f}{100 * trained[place] / len(pairs):14.1f}")
+    print(f"\n{'names that sound':20}most frequent answers")
+    for language in NAMES:
+        of_them = Counter(answer for (spoken, _), answer in zip(people, answers, strict=True) if spoken == language)
+        print(f"{language:20}{', '.join(f'{place} {count}' for place, count in of_them.most_common(4))}")
+    print(f"\nWritten: {arguments.outputs_path}")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
