@@ -9,7 +9,6 @@ python benchmarks/speed.py pretrain    the course's whole pretraining: seconds o
 """
 
 import argparse
-import math
 import multiprocessing
 import platform
 import resource
@@ -18,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,20 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import torch
 from plain import PlainGPT, PlainTrainer
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cli import Parser, exit_on_user_error, positive
 from dataset import CharCorruptionDataset, NameDataset
 from files import parse_pairs, read_text
 from model import GPT, GPTConfig
 from recipe import RECIPES
-from trainer import Trainer, TrainerConfig, matmul_ceiling, pick_device, pick_precision
+from trainer import Trainer, TrainerConfig, matmul_ceiling, parameter_groups, pick_device, pick_precision
 from utils import answer
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
 COURSE = RECIPES["course"]
 VARIANTS = ["vanilla", "rope", "synthesizer", "perceiver"]
+STEPS_IN_A_TURN = 3
 
 
 def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -> Trainer:
@@ -107,52 +108,56 @@ def trainer_by_name(kind: str, documents: CharCorruptionDataset) -> Trainer | Pl
     return plain_trainer_of(documents) if name == "plain loop" else trainer_of(name, documents, precision)
 
 
-def memory_of_steps(kind: str, text: str) -> float:
-    """The megabytes that a process needs which does a few such steps and nothing else."""
+def take_turns(kind: str, text: str, pipe: Connection) -> None:
+    """A process of its own for one kind of step, as a user would have it: for each seed of batches that comes through
+    the pipe, sends (seconds, floor) of each step, and for None its largest memory."""
     documents = CharCorruptionDataset(text, 128)
     trainer = trainer_by_name(kind, documents)
-    for indices in torch.randperm(len(documents)).split(COURSE.pretrain_batch_size)[:4]:
-        trainer.step(*documents.batch(indices))
-    return peak_megabytes()
+    device = getattr(trainer, "device", torch.device("cpu"))
+    flops = 6 * sum(p.numel() for p in parameter_groups(trainer.model, 0.0)[0]["params"])
+    for seed in iter(pipe.recv, None):
+        torch.manual_seed(seed)
+        indices = torch.randperm(len(documents), device=device).split(COURSE.pretrain_batch_size)
+        turn = [documents.batch(rows) for rows in indices[:STEPS_IN_A_TURN]]
+        times = [seconds(lambda b=batch: trainer.step(*b), device) for batch in turn]
+        ceiling = matmul_ceiling(device, torch.bfloat16 if kind.endswith("bf16") else torch.float32)
+        floors = [int(x.count_nonzero()) * flops / ceiling for x, _ in turn]
+        pipe.send(list(zip(times, floors, strict=True))[1:])  # the first one finds the caches cold
+    pipe.send(peak_megabytes())
 
 
-def step(text: str, documents: CharCorruptionDataset, rounds: int) -> None:
+def step(text: str, rounds: int) -> None:
     """One row a kind of step; all take turns on the same batches, so that other load falls on all of them."""
     device = pick_device("auto")
     describe_machine(device)
     best = "bf16" if pick_precision("auto", device) == torch.bfloat16 else "fp32"
-    names = [f"{variant}, {best}" for variant in VARIANTS]
+    kinds = [f"{variant}, {best}" for variant in VARIANTS]
     if device.type == "cpu":
-        names += ["plain loop, fp32"] if best == "fp32" else ["vanilla, fp32", "plain loop, fp32"]
-    kinds = {name: trainer_by_name(name, documents) for name in names}
-    loader = DataLoader(documents, batch_size=COURSE.pretrain_batch_size, shuffle=True)
-    took: dict[str, list[float]] = {kind: [] for kind in kinds}
-    floors: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for number in range(rounds):
-        x, y = next(iter(loader))
-        x, y = x.to(device), y.to(device)
-        for kind, trainer in kinds.items():
-            one = seconds(lambda trainer=trainer: trainer.step(x, y), device)  # noqa: B023
-            if number >= rounds // 4:  # the first ones warm up
-                ceiling = matmul_ceiling(device, torch.bfloat16 if kind.endswith("bf16") else torch.float32)
-                flops = (
-                    kinds[f"vanilla, {best}"].flops_per_token if kind.startswith("plain") else trainer.flops_per_token
-                )
-                took[kind].append(one)
-                floors[kind].append(int(x.count_nonzero()) * flops / ceiling)
+        kinds += ["plain loop, fp32"] if best == "fp32" else ["vanilla, fp32", "plain loop, fp32"]
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for kind in kinds:
+        pipes[kind], theirs = context.Pipe()
+        context.Process(target=take_turns, args=(kind, text, theirs), daemon=True).start()
+    measured: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+    for seed in range(rounds + 1):
+        for kind, pipe in pipes.items():
+            pipe.send(seed)
+            answer = pipe.recv()
+            measured[kind] += answer if seed else []  # the first turn warms up
     print(f"{'a step of 128 documents':26}{'seconds':>9}{'floor':>9}{'times':>7}{'documents/s':>13}", end="")
     print(f"{'as fast as plain':>18}{'process MB':>12}" if device.type == "cpu" else "")
-    plain = statistics.median(took.get("plain loop, fp32", [math.nan]))
+    medians = {kind: statistics.median(one for one, _ in measured[kind]) for kind in kinds}
     for kind in kinds:
-        median, floor = statistics.median(took[kind]), statistics.median(floors[kind])
-        ratio = statistics.median(t / f for t, f in zip(took[kind], floors[kind], strict=True))
-        print(f"{kind:26}{median:9.3f}{floor:9.3f}{ratio:7.2f}{COURSE.pretrain_batch_size / median:13.0f}", end="")
+        floor = statistics.median(floor for _, floor in measured[kind])
+        ratio = statistics.median(one / floor for one, floor in measured[kind])
+        speed = COURSE.pretrain_batch_size / medians[kind]
+        print(f"{kind:26}{medians[kind]:9.3f}{floor:9.3f}{ratio:7.2f}{speed:13.0f}", end="")
         if device.type == "cpu":
-            print(f"{plain / median:18.1f}{in_a_process(memory_of_steps, kind, text):12.0f}", end="", flush=True)
+            pipes[kind].send(None)
+            print(f"{medians['plain loop, fp32'] / medians[kind]:18.1f}{pipes[kind].recv():12.0f}", end="")
         print()
-    print(
-        f"\nfloor: 6 FLOP a matmul weight a character that is no padding, at the ceiling of the moment; {rounds} rounds"
-    )
+    print("\nfloor: 6 FLOP a matmul weight a character that is no padding, at the ceiling of the moment")
 
 
 def curve(documents: CharCorruptionDataset, steps: int) -> None:
@@ -287,7 +292,7 @@ def main() -> None:
     parser.add_argument("what", choices=["step", "curve", "answers", "lengths", "documents", "pretrain"])
     parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text (wiki.txt)")
     parser.add_argument("--steps", type=positive(int), default=300, help="of curve (300)")
-    parser.add_argument("--rounds", type=positive(int), default=16, help="of step, the first quarter to warm up (16)")
+    parser.add_argument("--rounds", type=positive(int), default=7, help="of turns, for step (7)")
     parser.add_argument("--rows", type=positive(int), default=4, help="of a batch, for lengths (4)")
     parser.add_argument("--epochs", type=positive(int), default=COURSE.pretrain_epochs, help="of pretrain (650)")
     parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers (birth_dev.tsv)")
@@ -295,7 +300,7 @@ def main() -> None:
     text = read_text(arguments.corpus_path)
     documents = CharCorruptionDataset(text, 128, arguments.corpus_path)
     if arguments.what == "step":
-        step(text, documents, arguments.rounds)
+        step(text, arguments.rounds)
     elif arguments.what == "curve":
         curve(documents, arguments.steps)
     elif arguments.what == "answers":
