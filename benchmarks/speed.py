@@ -30,10 +30,10 @@ from torch.utils.data import Dataset
 
 from cli import Parser, exit_on_user_error, positive
 from dataset import CharCorruptionDataset, NameDataset
-from files import parse_pairs, read_text
+from files import read_text
 from model import GPT, GPTConfig
 from recipe import RECIPES
-from trainer import Trainer, TrainerConfig, matmul_ceiling, parameter_groups, pick_device, pick_precision
+from trainer import Trainer, TrainerConfig, flops_per_token, matmul_ceiling, pick_device, pick_precision
 from utils import answer
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
@@ -42,11 +42,15 @@ VARIANTS = ["vanilla", "rope", "synthesizer", "perceiver"]
 STEPS_IN_A_TURN = 3
 
 
+def model_config(variant: str, documents: CharCorruptionDataset) -> GPTConfig:
+    """The course's model for these documents."""
+    drop = {"embd_pdrop": COURSE.dropout, "resid_pdrop": COURSE.dropout, "attn_pdrop": COURSE.dropout}
+    return GPTConfig(documents.vocab_size, documents.block_size, variant=variant, bottleneck_dim=64, **drop)
+
+
 def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -> Trainer:
     """A trainer by the course's recipe."""
     torch.manual_seed(0)
-    drop = {"embd_pdrop": COURSE.dropout, "resid_pdrop": COURSE.dropout, "attn_pdrop": COURSE.dropout}
-    config = GPTConfig(documents.vocab_size, documents.block_size, variant=variant, bottleneck_dim=64, **drop)
     settings = TrainerConfig(
         batch_size=COURSE.pretrain_batch_size,
         learning_rate=COURSE.pretrain_lr,
@@ -54,7 +58,7 @@ def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -
         final_tokens=200 * len(documents) * documents.block_size,
         precision=precision,
     )
-    trainer = Trainer(GPT(config), documents, None, settings)
+    trainer = Trainer(GPT(model_config(variant, documents)), documents, None, settings)
     trainer.model.train()
     return trainer
 
@@ -62,8 +66,7 @@ def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -
 def plain_trainer_of(documents: CharCorruptionDataset) -> PlainTrainer:
     """The plain loop with the same parameters to begin with."""
     torch.manual_seed(0)
-    drop = {"embd_pdrop": COURSE.dropout, "resid_pdrop": COURSE.dropout, "attn_pdrop": COURSE.dropout}
-    return PlainTrainer(PlainGPT(GPTConfig(documents.vocab_size, documents.block_size, **drop)), COURSE.pretrain_lr)
+    return PlainTrainer(PlainGPT(model_config("vanilla", documents)), COURSE.pretrain_lr)
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -114,7 +117,7 @@ def take_turns(kind: str, text: str, pipe: Connection) -> None:
     documents = CharCorruptionDataset(text, 128)
     trainer = trainer_by_name(kind, documents)
     device = getattr(trainer, "device", torch.device("cpu"))
-    flops = 6 * sum(p.numel() for p in parameter_groups(trainer.model, 0.0)[0]["params"])
+    flops = flops_per_token(trainer.model)
     for seed in iter(pipe.recv, None):
         torch.manual_seed(seed)
         indices = torch.randperm(len(documents), device=device).split(COURSE.pretrain_batch_size)
@@ -183,12 +186,11 @@ def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
     """What a user waits for besides training. The model has learned to end its answers, from the questions alone."""
     device = pick_device("auto")
     describe_machine(device)
-    pairs = parse_pairs(read_text(questions_path), questions_path)
     trainer = trainer_of("vanilla", documents, "auto")
-    trainer.train_dataset = NameDataset(documents, read_text(questions_path), questions_path)
+    names = trainer.train_dataset = NameDataset(documents, read_text(questions_path), questions_path)
     trainer.config.max_epochs = 10
     trainer.train()
-    questions = [question for question, _ in pairs]
+    questions = [question for question, _ in names.data]
     answer(trainer.model, documents, questions[:10])  # warms up
     took = seconds(lambda: answer(trainer.model, documents, questions), device)
     print(f"answering {len(questions)} questions: {took:.2f} s")

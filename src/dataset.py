@@ -16,7 +16,25 @@ from cli import Parser, UserError, exit_on_user_error
 from files import parse_pairs, read_text
 
 
-class CharCorruptionDataset(Dataset):
+class BatchDataset(Dataset):
+    """A dataset of strings in one row of ids, which makes whole batches: batch(indices) -> (x, y)."""
+
+    _ids: Tensor
+
+    def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
+        """Row idx: x and y = x shifted by one, int64 of shape (block_size - 1,)."""
+        x, y = self.batch(torch.tensor([range(len(self))[idx]]))
+        return x[0], y[0]
+
+    def move_to(self, device: torch.device) -> None:
+        """Keeps what batches are made from on that device."""
+        if self._ids.device != device:
+            for name, value in vars(self).items():
+                if isinstance(value, Tensor):
+                    setattr(self, name, value.to(device))
+
+
+class CharCorruptionDataset(BatchDataset):
     """Documents, one a line, with one span of each moved to its end (Raffel et al. 2020, section 3.1.4, one span).
 
     `data` is the whole text, `name` what errors call it; a trailing newline makes a last, empty document. Each access
@@ -67,17 +85,9 @@ class CharCorruptionDataset(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
-        """Document idx, corrupted: x and y = x shifted by one, int64 of shape (block_size - 1,)."""
-        x, y = self.batch(torch.tensor([range(len(self))[idx]]))
-        return x[0], y[0]
-
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The documents `indices` (B,), corrupted: x and y of shape (B, block_size - 1), int64, where `indices` are."""
-        if self._ids.device != indices.device:
-            self._ids, self._starts, self._lengths, self._titles = (
-                t.to(indices.device) for t in (self._ids, self._starts, self._lengths, self._titles)
-            )
+        self.move_to(indices.device)
         truncation, first, second, third = torch.rand(4, len(indices), device=indices.device)
 
         # truncate to a length that is uniform on 4 .. max_length
@@ -140,7 +150,7 @@ def title_length(document: str) -> int:
     return 0
 
 
-class NameDataset(Dataset):
+class NameDataset(BatchDataset):
     """Questions and their places, `question MASK place MASK PAD...`, without loss on the question.
 
     `data` is the text of a TSV file, `name` what errors call it; the vocabulary is the pretraining dataset's. Raises
@@ -174,17 +184,9 @@ class NameDataset(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
-        """Row idx: x and y = x shifted by one with PAD over the question, int64 of shape (block_size - 1,)."""
-        x, y = self.batch(torch.tensor([range(len(self))[idx]]))
-        return x[0], y[0]
-
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The rows `indices` (B,): x and y of shape (B, block_size - 1), int64, where `indices` are."""
-        if self._ids.device != indices.device:
-            self._ids, self._starts, self._lengths, self._asked = (
-                t.to(indices.device) for t in (self._ids, self._starts, self._lengths, self._asked)
-            )
+        self.move_to(indices.device)
         position = torch.arange(self.block_size, device=indices.device)  # (block_size,)
         source = (self._starts[indices][:, None] + position).clamp(max=self._ids.numel() - 1)
         pad = self.vocabulary.stoi[self.vocabulary.PAD_CHAR]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dataset import CharCorruptionDataset
 from files import name_in
 from model import GPT
-from utils import answer, askable_batches, evaluating, next_log_probabilities, unanswerable
+from utils import answer, answer_log_probabilities, askable_batches, evaluating, unanswerable
 
 
 def likeliest_answers(
@@ -38,7 +38,8 @@ def likeliest_answers(
             searched = rows  # n of them
             while searched and x.size(2) < vocabulary.block_size:
                 n, beginnings, T = x.shape
-                following = next_log_probabilities(model, vocabulary, x.flatten(0, 1)).view(n, beginnings, -1)
+                logits = model(x.flatten(0, 1))[0][:, -1]
+                following = answer_log_probabilities(vocabulary, logits).view(n, beginnings, -1)
                 total = score[:, :, None] + following  # (n, beginnings, vocab_size)
                 for i, row in enumerate(searched):
                     ended = [vocabulary.decode(ids) for ids in x[i, :, asked.size(1) :]]
@@ -68,12 +69,11 @@ def probabilities(
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     with evaluating(model):
         for rows, asked in askable_batches(model, vocabulary, questions, batch_size=16):
-            for row, x in zip(rows, asked[:, None], strict=True):
-                log_p = 0.0
-                for character in [*vocabulary.encode(answers[row]), mask]:
-                    log_p += float(next_log_probabilities(model, vocabulary, x)[0, character])
-                    x = torch.cat((x, torch.tensor([[character]], device=x.device)), dim=1)
-                result[row] = math.exp(log_p)
+            for row, x in zip(rows, asked, strict=True):
+                said = torch.tensor([*vocabulary.encode(answers[row]), mask], device=x.device)
+                logits = model(torch.cat((x, said[:-1]))[None])[0][0, len(x) - 1 :]  # (len(said), vocab_size)
+                log_p = answer_log_probabilities(vocabulary, logits).gather(1, said[:, None])
+                result[row] = math.exp(log_p.sum())
     return result
 
 
@@ -188,10 +188,15 @@ def examine(
     return rows
 
 
+def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Which of `bins` bins of equal width over [0, 1] each confidence falls into."""
+    return np.minimum((confidence * bins).astype(int), bins - 1)
+
+
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> float:
     """The expected calibration error: how far accuracy is from mean confidence, over bins of equal width, weighted by
     their counts (Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3)."""
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    which = bin_of(confidence, bins)
     return sum(
         abs(correct[which == b].mean() - confidence[which == b].mean()) * np.mean(which == b) for b in np.unique(which)
     )
@@ -235,7 +240,7 @@ def share(name: str, correct: np.ndarray) -> str:
 def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, bins: int = 10, size: int = 300) -> np.ndarray:
     """Accuracy over confidence as bars, the diagonal in red: (size, size, 3) uint8."""
     image = np.full((size, size, 3), 255, dtype=np.uint8)
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    which = bin_of(confidence, bins)
     for b in np.unique(which):
         height = round(size * correct[which == b].mean())
         image[size - height :, b * size // bins + 1 : (b + 1) * size // bins - 1] = (70, 120, 180)

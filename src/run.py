@@ -29,6 +29,8 @@ from recipe import RECIPES
 
 # torch, and what needs it, is imported where work begins, so that --help and mistakes are answered at once
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from dataset import CharCorruptionDataset, NameDataset
     from model import GPT
     from trainer import Trainer, TrainerConfig
@@ -180,9 +182,9 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def vocabulary_of(corpora: Corpora) -> str:
+def vocabulary_of(documents: "CharCorruptionDataset") -> str:
     """A hash of the characters that the vocabulary is made of."""
-    return digest("".join(sorted(set(corpora.text))))
+    return digest("".join(documents.itos[i] for i in range(2, documents.vocab_size)))
 
 
 def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorruptionDataset, NameDataset | None, GPT]":
@@ -215,7 +217,7 @@ def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorrupt
     print(f"number of parameters: {model.num_parameters()}")
     if arguments.reading_params_path is not None:
         load_params(
-            model, arguments.reading_params_path, config, arguments.pretrain_corpus_path, vocabulary_of(corpora)
+            model, arguments.reading_params_path, config, arguments.pretrain_corpus_path, vocabulary_of(documents)
         )
     for line, (question, _) in enumerate(corpora.questions or [], 1):
         reason = unanswerable(documents, question)
@@ -224,7 +226,9 @@ def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorrupt
     return documents, names, model.to(device)
 
 
-def describe(arguments: argparse.Namespace, corpora: Corpora, config: "TrainerConfig") -> dict[str, Any]:
+def describe(
+    arguments: argparse.Namespace, corpora: Corpora, documents: "CharCorruptionDataset", config: "TrainerConfig"
+) -> dict[str, Any]:
     """What this training is: all that decides its outcome, then what it ran with."""
     import torch
 
@@ -240,7 +244,7 @@ def describe(arguments: argparse.Namespace, corpora: Corpora, config: "TrainerCo
         "function": arguments.function,
         "variant": arguments.variant,
         "bottleneck_dim": arguments.bottleneck_dim if arguments.variant == "perceiver" else None,
-        "vocabulary": vocabulary_of(corpora),
+        "vocabulary": vocabulary_of(documents),
         "text": digest(corpora.text),
         "pairs": None if corpora.pairs is None else digest(corpora.pairs),
         "reading_params_path": arguments.reading_params_path,
@@ -299,17 +303,24 @@ def make_trainer(
     return trainer
 
 
+def tensorboard_writer(arguments: argparse.Namespace) -> "SummaryWriter":
+    """Where TensorBoard shows this run."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
+
+
 def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     """Pretrains or finetunes by the recipe, logs to expt/, keeps the state, and writes the parameters."""
     import torch
-    from torch.utils.tensorboard import SummaryWriter
 
     from checkpoint import StateKeeper, save_params
     from utils import answer
 
     documents, names, model = build(arguments, corpora)
     trainer = make_trainer(arguments, documents, names, model)
-    run = describe(arguments, corpora, trainer.config)
+    run = describe(arguments, corpora, documents, trainer.config)
     go_on = run["command"] if arguments.resume else f"{run['command']} --resume"
     keeper = StateKeeper(state_path(arguments), arguments.checkpoint_minutes, run, go_on)
     if arguments.resume:
@@ -328,9 +339,8 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
 
         trainer.on_epoch_end.append(dev_accuracy)
 
-    name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
     if trainer.rank == 0:
-        trainer.config.writer = SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
+        trainer.config.writer = tensorboard_writer(arguments)
     try:
         with keeper.listening():
             trainer.train()
@@ -354,7 +364,7 @@ def evaluate(arguments: argparse.Namespace, corpora: Corpora) -> None:
     """Answers every question, writes the answers, and counts the right ones where places are given."""
     from utils import accuracy_line, answer, evaluate_places
 
-    documents, _, model = build(arguments, corpora)
+    documents, names, model = build(arguments, corpora)
     predictions = answer(model, documents, [question for question, _ in corpora.questions], progress=True)
     with atomic_write(arguments.outputs_path) as file:
         file.write("".join(f"{prediction}\n" for prediction in predictions).encode())
@@ -363,25 +373,23 @@ def evaluate(arguments: argparse.Namespace, corpora: Corpora) -> None:
         print(accuracy_line(total, correct))
     print(f"Predictions written to {arguments.outputs_path}" + ("" if total else "; no targets provided"))
     if arguments.report_path is not None:
-        report(arguments, corpora, documents, model, predictions)
+        report(arguments, corpora, documents, names, model, predictions)
 
 
 def report(
     arguments: argparse.Namespace,
     corpora: Corpora,
     documents: "CharCorruptionDataset",
+    names: "NameDataset | None",
     model: "GPT",
     predictions: list[str],
 ) -> None:
     """Writes what can be known of each answer, prints its summary, and gives TensorBoard the pictures."""
     import numpy as np
-    from torch.utils.tensorboard import SummaryWriter
 
     from inside import Asked, attention_maps, attention_picture, examine, reliability_diagram, summary
 
-    trained_on = None
-    if corpora.pairs is not None:
-        trained_on = {place for _, place in parse_pairs(corpora.pairs, arguments.finetune_corpus_path)}
+    trained_on = None if names is None else {place for _, place in names.data}
     rows = examine(model, documents, corpora.questions, predictions, trained_on)
     with atomic_write(arguments.report_path) as file:
         file.write(("\t".join(field.name for field in fields(Asked)) + "\n").encode())
@@ -389,8 +397,7 @@ def report(
             cells = (f"{value:.6f}" if isinstance(value, float) else str(value) for value in astuple(row))
             file.write(("\t".join(cells) + "\n").encode())
     print(summary(rows))
-    name = f"evaluate-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name) as writer:
+    with tensorboard_writer(arguments) as writer:
         confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
         writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
         surest = max(rows, key=lambda row: row.probability)

@@ -79,6 +79,11 @@ def parameter_groups(model: nn.Module, weight_decay: float, without: set[int] = 
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
+def flops_per_token(model: nn.Module) -> int:
+    """The arithmetic of a training step for each token, forward 2 and backward 4 a weight; attention's own left out."""
+    return 6 * sum(p.numel() for p in parameter_groups(model, 0.0)[0]["params"])
+
+
 def learning_rate_multiplier(tokens: int, warmup_tokens: int, final_tokens: int) -> float:
     """Linear warm-up, then max(0.1, (1 + cos(pi * progress)) / 2), which rises again when progress passes 1."""
     if tokens < warmup_tokens:
@@ -167,8 +172,7 @@ class Trainer:
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = self.make_optimizers()
-        matrices = parameter_groups(self.model, 0.0)[0]["params"]
-        self.flops_per_token = 6 * sum(p.numel() for p in matrices)  # forward 2, backward 4; attention's own left out
+        self.flops_per_token = flops_per_token(self.model)
         self.steps = 0
         self.tokens = 0  # seen so far by all processes, padding counted: what the schedule goes by
         self.epoch = 0  # epochs completed
@@ -352,7 +356,6 @@ class Trainer:
         figures = {} if self.test_dataset is None else {"test loss": self.test_loss()}
         for function in self.on_epoch_end:
             figures |= function(self)
-        self.model.train()
         for name, value in figures.items():
             if self.rank == 0:
                 bar.write(f"epoch {self.epoch}: {name} {value:.4g}")

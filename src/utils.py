@@ -63,7 +63,7 @@ def answer(
             written: list[list[int]] = [[] for _ in rows]
             end = vocabulary.block_size if longest is None else min(vocabulary.block_size, x.size(1) + longest)
             while len(going) and x.size(1) < end:
-                choice = next_log_probabilities(model, vocabulary, x).argmax(dim=-1)  # (B,)
+                choice = answer_log_probabilities(vocabulary, model(x)[0][:, -1]).argmax(dim=-1)  # (B,)
                 on = choice != mask
                 going, x = going[on], torch.cat((x[on], choice[on, None]), dim=1)
                 for row, character in zip(going.tolist(), choice[on].tolist(), strict=True):
@@ -99,9 +99,8 @@ def askable_batches(
         yield rows, torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in rows], device=device)
 
 
-def next_log_probabilities(model: GPT, vocabulary: CharCorruptionDataset, x: Tensor) -> Tensor:
-    """Log probabilities (B, vocab_size) of what follows x (B, T) in an answer, which holds no PAD and is one line."""
-    logits = model(x)[0][:, -1]
+def answer_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) -> Tensor:
+    """Log probabilities from logits (N, vocab_size) inside an answer, which holds no PAD and is one line."""
     logits[:, [vocabulary.stoi[c] for c in (vocabulary.PAD_CHAR, "\n") if c in vocabulary.stoi]] = -torch.inf
     return F.log_softmax(logits, dim=-1)
 

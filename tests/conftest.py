@@ -1,5 +1,7 @@
 """A small world that the tests share."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -25,3 +27,24 @@ def seed() -> None:
 @pytest.fixture
 def documents() -> CharCorruptionDataset:
     return CharCorruptionDataset(WIKI, 128)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Path:
+    """A folder with the text and the pairs, and the current one."""
+    (tmp_path / "wiki.txt").write_text(WIKI, encoding="utf-8")
+    (tmp_path / "pairs.tsv").write_text(PAIRS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Regression(torch.nn.Module):
+    """Not a language model: the trainer must not care."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 1)
+
+    def forward(self, x, y):
+        out = self.layer(x)
+        return out, (out - y).square().mean()

@@ -226,10 +226,7 @@ def test_any_record_beside_the_parameters_is_read_or_refused(tmp_path, params, c
         ),
     ],
 )
-def test_a_broken_file_is_named_with_its_line_before_any_work(tmp_path, monkeypatch, name, content, message):
-    monkeypatch.chdir(tmp_path)
-    Path("wiki.txt").write_text(WIKI, encoding="utf-8")
-    Path("pairs.tsv").write_text(PAIRS, encoding="utf-8")
+def test_a_broken_file_is_named_with_its_line_before_any_work(world, name, content, message):
     os.remove(name)
     if content is None:
         os.mkdir(name)

@@ -115,16 +115,14 @@ def test_pictures_show_what_was_measured(documents):
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
-    (tmp_path / "wiki.txt").write_text(WIKI, encoding="utf-8")
-    (tmp_path / "pairs.tsv").write_text(PAIRS, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+def trained(world):
+    """The world with parameters that know its pairs, in the file a."""
     words = "finetune vanilla wiki.txt --finetune_corpus_path pairs.tsv --writing_params_path a --finetune_epochs 40"
     run.main([*words.split(), "--finetune_lr", "1e-3"])
-    return tmp_path
+    return world
 
 
-def test_ask_and_report(world, capsys, monkeypatch):
+def test_ask_and_report(trained, capsys, monkeypatch):
     """One trained model for both: training is what takes the time."""
     common = ["vanilla", "wiki.txt", "--reading_params_path", "a"]
     capsys.readouterr()
@@ -148,21 +146,21 @@ def test_ask_and_report(world, capsys, monkeypatch):
     run.main(["ask", *common, "Björk"])
     assert "\033" not in capsys.readouterr().out
 
-    (world / "asked.tsv").write_text(PAIRS + "Where was Alan Kahlo born?\tLondon\n", encoding="utf-8")
+    (trained / "asked.tsv").write_text(PAIRS + "Where was Alan Kahlo born?\tLondon\n", encoding="utf-8")
     evaluate = ["--eval_corpus_path", "asked.tsv", "--outputs_path", "out", "--report_path", "report.tsv"]
     run.main(["evaluate", *common, *evaluate, "--finetune_corpus_path", "pairs.tsv"])
     said = capsys.readouterr().out
     table = {line[:48].strip(): line[48:].split() for line in said.splitlines()}
     assert table["the place stands in the line about the person"] == ["6", "6", "100.0"]
     assert table["neither"][1] == "1" and table["the surest 25 %"] == ["2", "2", "100.0"]
-    rows = [line.split("\t") for line in (world / "report.tsv").read_text(encoding="utf-8").splitlines()]
+    rows = [line.split("\t") for line in (trained / "report.tsv").read_text(encoding="utf-8").splitlines()]
     report = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
     assert report[1]["prediction"] == report[1]["truth"] == "Reykjavík" and report[1]["correct"] == "True"
     assert report[1]["truth_in_line"] == report[1]["prediction_in_line"] == report[1]["prediction_trained_on"] == "True"
     assert report[6]["name_in_text"] == "False" and float(report[1]["margin"]) > 0
     run.main(["evaluate", *common, *evaluate])
-    assert (world / "report.tsv").read_text(encoding="utf-8").splitlines()[1].endswith("\tNone")
-    (world / "asked.tsv").write_text("Where was Björk born?\n", encoding="utf-8")
+    assert (trained / "report.tsv").read_text(encoding="utf-8").splitlines()[1].endswith("\tNone")
+    (trained / "asked.tsv").write_text("Where was Björk born?\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"asked.tsv: has no places, which --report_path compares with"):
         run.main(["evaluate", *common, *evaluate])
     with pytest.raises(UserError, match=r"pretrain takes no names, but was given 'Björk'; see --help"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import PAIRS, WIKI
+from conftest import PAIRS, WIKI, Regression
 from torch.utils.data import TensorDataset
 
 from dataset import CharCorruptionDataset, NameDataset
@@ -37,18 +37,6 @@ def trainer_of(variant: str, rows: int) -> Trainer:
     model = GPT(GPTConfig(names.vocabulary.vocab_size, 128, variant=variant, **sizes, **drop))
     config = TrainerConfig(max_epochs=3, batch_size=3, device="cpu", precision="fp32", micro_batch_rows=rows)
     return Trainer(model, names, None, config)
-
-
-class Regression(torch.nn.Module):
-    """Not a language model, on a dataset that makes no batches itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 1)
-
-    def forward(self, x, y):
-        out = self.layer(x)
-        return out, (out - y).square().mean()
 
 
 def regression_trainer() -> Trainer:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, WIKI
+from conftest import WIKI
 
 import run
 from checkpoint import StateKeeper, read_tensors
@@ -23,14 +23,6 @@ from trainer import Trainer, TrainerConfig
 
 ROOT = Path(__file__).parents[1]
 PRETRAIN = "pretrain vanilla wiki.txt --writing_params_path a.params --pretrain_epochs"
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch) -> Path:
-    (tmp_path / "wiki.txt").write_text(WIKI, encoding="utf-8")
-    (tmp_path / "pairs.tsv").write_text(PAIRS, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def left(folder: Path) -> set[str]:
@@ -133,7 +125,7 @@ def writing(folder: Path) -> bool:
 
 def test_a_run_survives_being_killed_twenty_times(world):
     """Half of the kills come at a random moment, half when a write is seen to be under way."""
-    words = [*PRETRAIN.split(), "100"]
+    words = [*PRETRAIN.split(), "300"]  # long enough for 24 kills on a fast machine
     run.main(words)
     undisturbed = torch.load("a.params")
     for name in ("a.params", "a.params.json"):
@@ -148,7 +140,7 @@ def test_a_run_survives_being_killed_twenty_times(world):
         often = ["--checkpoint_minutes", "1e-9" if kills < 24 else "5"]
         process = context.Process(target=pretrain_in_silence, args=([*words, *often, *more],))
         process.start()
-        process.join(moments.uniform(0.5, 2.0) if kills < 24 else None)
+        process.join(moments.uniform(0.5, 1.5) if kills < 24 else None)
         while kills % 2 and process.is_alive() and not writing(world):
             time.sleep(0.001)
         if process.exitcode is None:

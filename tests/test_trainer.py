@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import PAIRS, WIKI
+from conftest import PAIRS, WIKI, Regression
 from torch.utils.data import TensorDataset
 
 from dataset import CharCorruptionDataset, NameDataset
@@ -204,18 +204,6 @@ def test_bf16_learns_too_and_keeps_fp32_parameters():
     state, loss = train_pairs(1, "bf16")
     assert loss < 1.0
     assert all(value.dtype == torch.float32 for value in state.values())
-
-
-class Regression(torch.nn.Module):
-    """Not a language model: the trainer must not care."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 1)
-
-    def forward(self, x, y):
-        out = self.layer(x)
-        return out, (out - y).square().mean()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
