@@ -6,6 +6,7 @@ python src/dataset.py {namedata,charcorruption} prints a few examples of each.
 import re
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cli import Parser, UserError, exit_on_user_error
-from files import parse_pairs, read_text
+from files import name_in, parse_pairs, read_text
 
 
 class BatchDataset(Dataset):
@@ -34,20 +35,30 @@ class BatchDataset(Dataset):
                     setattr(self, name, value.to(device))
 
 
+class Reading(NamedTuple):
+    """What the rows of a batch read, all (B,), int64: the ids from `head` on, `head_length` of them, then those from
+    `body` on, `length` in all; of which `masked` from `start` on are moved to the end."""
+
+    head: Tensor
+    head_length: Tensor
+    body: Tensor
+    length: Tensor
+    start: Tensor
+    masked: Tensor
+
+
 class CharCorruptionDataset(BatchDataset):
     """Documents, one a line, with one span of each moved to its end (Raffel et al. 2020, section 3.1.4, one span).
 
     `data` is the whole text, `name` what errors call it; a trailing newline makes a last, empty document. Each access
-    draws anew from the global generator of the device: which beginning of the document, and which span of it. Where
-    the document has a title, "Ada Lovelace. ", and reaches past it, the share `anchored` of the spans begins right
-    behind and has any length, so that the title alone must tell what follows. Raises UserError when `data` holds
-    PAD_CHAR or MASK_CHAR, ValueError when block_size has no room for a document.
+    draws anew from the global generator of the device: which beginning of the document, and which span of it. Raises
+    UserError when `data` holds PAD_CHAR or MASK_CHAR, ValueError when block_size has no room for a document.
     """
 
     PAD_CHAR = "\u25a1"  # id 0
     MASK_CHAR = "\u2047"  # id 1
 
-    def __init__(self, data: str, block_size: int, name: str = "data", anchored: float = 0.0) -> None:
+    def __init__(self, data: str, block_size: int, name: str = "data") -> None:
         self.max_length = int(block_size * 7 / 8)  # of a truncated document; with its three marks it fits the block
         if self.max_length < 4 or self.max_length + 3 > block_size:
             raise ValueError(f"block_size {block_size} has no room for a document and its three marks; take 24")
@@ -68,7 +79,6 @@ class CharCorruptionDataset(BatchDataset):
         self.num_characters = len(data)
         self.block_size = block_size
         self.data = data.split("\n")
-        self.anchored = anchored
 
         # all documents in one row of ids; document i is ids[starts[i] : starts[i] + lengths[i]]
         id_of_code = np.zeros(sys.maxunicode + 1, dtype=np.int32)
@@ -80,16 +90,13 @@ class CharCorruptionDataset(BatchDataset):
             filled += len(codes)
         self._lengths = torch.tensor([len(document) for document in self.data])
         self._starts = torch.cumsum(self._lengths + 1, 0) - self._lengths - 1
-        self._titles = torch.tensor([title_length(document[:1000]) for document in self.data] if anchored else [])
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The documents `indices` (B,), corrupted: x and y of shape (B, block_size - 1), int64, where `indices` are."""
-        self.move_to(indices.device)
+    def draw(self, indices: Tensor) -> Reading:
+        """What to read of the documents `indices` (B,), and which span of it to mask."""
         truncation, first, second, third = torch.rand(4, len(indices), device=indices.device)
-
         # truncate to a length that is uniform on 4 .. max_length
         length = 4 + (truncation * (self.max_length - 3)).long()
         length = torch.minimum(length, self._lengths[indices])
@@ -98,20 +105,25 @@ class CharCorruptionDataset(BatchDataset):
         shortest = (length / 4).clamp(max=1)
         masked = (shortest + first * 2 * (length / 4 - shortest) + second).long()
         start = (third * (length - masked + 1)).long()  # of the span, uniform on 0 .. length - masked
-        if self.anchored:
-            title = self._titles[indices]
-            behind = (torch.rand(len(indices), device=indices.device) < self.anchored) & (title > 0) & (title < length)
-            masked = torch.where(behind, 1 + (first * (length - title)).long(), masked)
-            start = torch.where(behind, title, start)
+        body = self._starts[indices]
+        return Reading(body, torch.zeros_like(body), body, length, start, masked)
 
-        # prefix MASK suffix MASK masked_content MASK PAD...: for each position, where in the document it comes from
-        length, masked, start = length[:, None], masked[:, None], start[:, None]  # (B, 1)
-        position = torch.arange(self.block_size, device=indices.device)  # (block_size,)
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The documents `indices` (B,), corrupted: x and y of shape (B, block_size - 1), int64, where `indices` are."""
+        self.move_to(indices.device)
+        return self.corrupt(self._ids, self.draw(indices))
+
+    def corrupt(self, ids: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+        """The readings of `ids` with their spans moved: x and y of shape (B, block_size - 1), int64."""
+        head, head_length, body, length, start, masked = (t[:, None] for t in reading)  # (B, 1)
+
+        # prefix MASK suffix MASK masked_content MASK PAD...: for each position, where in the reading it comes from
+        position = torch.arange(self.block_size, device=ids.device)  # (block_size,)
         second_mark = length - masked + 1
         source = torch.where(position < start, position, position - 1 + masked)
         source = torch.where(position > second_mark, start + position - second_mark - 1, source)
-        source = (self._starts[indices][:, None] + source).clamp(0, self._ids.numel() - 1)
-        string = self._ids[source].long()  # (B, block_size)
+        source = torch.where(source < head_length, head + source, body + source - head_length)
+        string = ids[source.clamp(0, ids.numel() - 1)].long()  # (B, block_size)
         is_mark = (position == start) | (position == second_mark) | (position == length + 2)
         string = string.masked_fill(is_mark, self.stoi[self.MASK_CHAR])
         string = string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR])
@@ -148,6 +160,78 @@ def title_length(document: str) -> int:
         if name and (not abbreviated or f"{name} " in document[stop.end() :]):
             return stop.end()
     return 0
+
+
+class SalientSpanDataset(BatchDataset):
+    """Documents read for their facts: in the share `salient` of the readings the masked span is a name in the document,
+    "Warsaw" or "Royal Academy" (salient span masking: Guu et al. 2020, REALM, section 3.4).
+
+    Such a reading is a head, up to `window` characters before the span, the span, and as many behind it. The head is
+    the document's title, "Ada Lovelace. ", or, in the share `framed`, a question about it: "Where was Ada Lovelace
+    born? ", with the title in the place of the name that `question` has. So what the text says of everybody is looked
+    up in the form in which it will be asked for. The other readings are those of CharCorruptionDataset.
+    """
+
+    def __init__(
+        self, documents: CharCorruptionDataset, question: str, salient: float, window: int, framed: float
+    ) -> None:
+        self.documents, self.block_size = documents, documents.block_size
+        self.salient, self.window, self.framed = salient, window, framed
+        titles = [title_length(document[:1000]) for document in documents.data]
+        self._titles = torch.tensor(titles)
+
+        spans = [names_behind(title, document) for document, title in zip(documents.data, titles, strict=True)]
+        self._spans = torch.tensor([span for spans_of_one in spans for span in spans_of_one] or [(0, 0)])
+        self._span_counts = torch.tensor([len(spans_of_one) for spans_of_one in spans])
+        self._first_spans = torch.cumsum(self._span_counts, 0) - self._span_counts
+
+        before, _, behind = question.partition(name_in(question))
+        names = [document[: max(0, title - 2)] for document, title in zip(documents.data, titles, strict=True)]
+        frames = [f"{before}{name}{behind} " for name in names]
+        self._frame_lengths = torch.tensor([len(frame) for frame in frames])
+        self._frames = len(documents._ids) + torch.cumsum(self._frame_lengths, 0) - self._frame_lengths
+        self._ids = torch.cat((documents._ids, torch.tensor(documents.encode("".join(frames)), dtype=torch.int32)))
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def draw(self, indices: Tensor) -> Reading:
+        """What to read of the documents `indices` (B,), and which span of it to mask."""
+        kind, frame, which, left, right = torch.rand(5, len(indices), device=indices.device)
+        framed = (frame < self.framed) & (self._titles[indices] > 0)
+        document, title = self.documents._starts[indices], self._titles[indices]
+        head = torch.where(framed, self._frames[indices], document)
+        head_length = torch.where(framed, self._frame_lengths[indices], title)
+
+        span = self._first_spans[indices] + (which * self._span_counts[indices]).long()
+        start, end = self._spans[span.clamp(max=len(self._spans) - 1)].unbind(1)  # (B,), in the document
+        first = torch.maximum(title, start - (left * (self.window + 1)).long())
+        last = torch.minimum(self.documents._lengths[indices], end + (right * (self.window + 1)).long())
+        last = torch.minimum(last, first + self.documents.max_length - head_length)
+        moved = head_length - first  # from a place in the document to the same in the reading
+        reading = Reading(head, head_length, document + first, last + moved, start + moved, end - start)
+
+        salient = (kind < self.salient) & (self._span_counts[indices] > 0) & (end <= last)
+        plain = self.documents.draw(indices)
+        return Reading(*(torch.where(salient, a, b) for a, b in zip(reading, plain, strict=True)))
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The documents `indices` (B,), read: x and y of shape (B, block_size - 1), int64, where `indices` are."""
+        self.move_to(indices.device)
+        self.documents.move_to(indices.device)
+        return self.documents.corrupt(self._ids, self.draw(indices))
+
+
+def names_behind(title: int, document: str) -> list[tuple[int, int]]:
+    """Where names begin and end behind a title of that length: capitalised words in a row, not all of the title."""
+    names: list[tuple[int, int]] = []
+    for word in re.finditer(r"\w[\w'’-]*", document):
+        if word.start() >= title and word[0][0].isupper():
+            follows = names and document[names[-1][1] : word.start()] == " "
+            start = names.pop()[0] if follows else word.start()
+            names.append((start, word.end()))
+    known = set(re.findall(r"\w+", document[:title]))
+    return [(start, end) for start, end in names if not known.issuperset(re.findall(r"\w+", document[start:end]))]
 
 
 class NameDataset(BatchDataset):
@@ -202,7 +286,7 @@ class MixedDataset(Dataset):
     Physics of Language Models 3.1, mixed training).
     """
 
-    def __init__(self, documents: CharCorruptionDataset, names: NameDataset, questions: float) -> None:
+    def __init__(self, documents: BatchDataset, names: NameDataset, questions: float) -> None:
         self.documents, self.names, self.questions = documents, names, questions
 
     def __len__(self) -> int:

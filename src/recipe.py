@@ -12,7 +12,9 @@ class Recipe:
     pretrain_lr: float
     muon_lr: float  # of Muon on the matrices inside the blocks while pretraining; 0: AdamW trains all
     dropout: float
-    anchored: float  # share of the masked spans that begin right behind the document's title, and have any length
+    salient: float  # share of the masked spans that are names in the document, read with little else
+    window: int  # characters before and behind such a span, at most
+    framed: float  # share of them that are read behind the question about the document's title
     questions: float  # finetuning pairs mixed into pretraining, for each document
     decay_within_run: bool  # the cosine ends with the run; else after 200 epochs' worth of text, whatever the run
     scratch_epochs: int  # finetuning without --reading_params_path
@@ -28,7 +30,9 @@ RECIPES = {
         pretrain_lr=6e-3,
         muon_lr=0.0,
         dropout=0.1,
-        anchored=0.0,
+        salient=0.0,
+        window=0,
+        framed=0.0,
         questions=0.0,
         decay_within_run=False,
         scratch_epochs=75,
@@ -36,15 +40,17 @@ RECIPES = {
         finetune_batch_size=256,
         finetune_lr=6e-4,
     ),
-    # Muon: Jordan et al. 2024; questions among the text: Allen-Zhu and Li 2023, mixed training
+    # Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; questions among the text: Allen-Zhu and Li 2023
     "fast": Recipe(
-        pretrain_epochs=100,
-        pretrain_batch_size=32,
+        pretrain_epochs=140,
+        pretrain_batch_size=64,
         pretrain_lr=3e-3,
         muon_lr=0.02,
         dropout=0.0,
-        anchored=0.35,
-        questions=0.25,
+        salient=0.9,
+        window=12,
+        framed=1.0,
+        questions=0.02,
         decay_within_run=True,
         scratch_epochs=75,
         finetune_epochs=2,

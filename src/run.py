@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import math
 import os
 import platform
 import shlex
@@ -65,7 +66,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     option(
         "--eval_corpus_path",
-        help="questions to answer; in training, with places, their accuracy after each epoch",
+        help="questions to answer; in training, with places, their accuracy about twenty times on the way",
     )
     option("--outputs_path", help="where evaluate writes its predictions, one a line")
     option(
@@ -201,7 +202,7 @@ def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorrupt
         raise UserError(f"--device {arguments.device}: {error}; leave the option out") from None
     set_seed(arguments.seed)
     recipe = RECIPES[arguments.recipe]
-    documents = CharCorruptionDataset(corpora.text, BLOCK_SIZE, arguments.pretrain_corpus_path, recipe.anchored)
+    documents = CharCorruptionDataset(corpora.text, BLOCK_SIZE, arguments.pretrain_corpus_path)
     print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
     names = NameDataset(documents, corpora.pairs, arguments.finetune_corpus_path) if corpora.pairs else None
     config = GPTConfig(
@@ -266,13 +267,17 @@ def make_trainer(
     arguments: argparse.Namespace, documents: "CharCorruptionDataset", names: "NameDataset | None", model: "GPT"
 ) -> "Trainer":
     """The trainer of this function by the recipe. Raises UserError."""
-    from dataset import MixedDataset
+    from dataset import MixedDataset, SalientSpanDataset
     from trainer import Trainer, TrainerConfig
     from utils import set_seed
 
     recipe = RECIPES[arguments.recipe]
     if arguments.function == "pretrain":
-        dataset = documents if names is None else MixedDataset(documents, names, recipe.questions)
+        dataset = documents
+        if names is not None:
+            question = names.data[0][0]
+            dataset = SalientSpanDataset(documents, question, recipe.salient, recipe.window, recipe.framed)
+            dataset = MixedDataset(dataset, names, recipe.questions)
         epochs, batch_size = arguments.pretrain_epochs, recipe.pretrain_batch_size
         learning_rate, muon_lr = arguments.pretrain_lr, recipe.muon_lr
         rows = len(documents) * (1 + recipe.questions)
@@ -332,8 +337,11 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     if corpora.questions and corpora.questions[0][1] is not None:
         questions = [question for question, _ in corpora.questions]
         longest = 1 + max(len(place) for _, place in corpora.questions)  # an untrained model writes on and on
+        every = math.ceil(trainer.config.max_epochs / 20)  # epochs; more often would cost more than it shows
 
         def dev_accuracy(trainer: "Trainer") -> dict[str, float]:
+            if trainer.epoch % every and trainer.epoch != trainer.config.max_epochs:
+                return {}
             right = count_right(corpora.questions, answer(model, documents, questions, longest=longest))
             return {"dev accuracy (%)": 100 * right / len(questions)}
 

@@ -1,12 +1,14 @@
 """The vocabulary, the statistics of span corruption, and question-place pairs."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from conftest import PAIRS, PEOPLE, WIKI
 
 from cli import UserError
-from dataset import CharCorruptionDataset, MixedDataset, NameDataset, title_length
+from dataset import CharCorruptionDataset, MixedDataset, NameDataset, SalientSpanDataset, names_behind, title_length
 
 MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
 
@@ -188,18 +190,59 @@ def test_a_title_ends_where_nothing_is_abbreviated(document, title):
     assert document[: title_length(document)] == title
 
 
-def test_anchored_spans_begin_behind_the_title_and_have_any_length():
-    dataset = CharCorruptionDataset("Ada. " + "abcdefghij" * 12, 128, anchored=0.4)
-    x, y = dataset.batch(torch.zeros(20_000, dtype=torch.int64))
-    marks = torch.nonzero(torch.cat((x[:, :1], y), dim=1) == 1)[:, 1].reshape(-1, 3)
-    length, masked, start = marks[:, 2] - 2, marks[:, 2] - marks[:, 1] - 1, marks[:, 0]
-    long_enough = length > 60
-    behind = (start == 5)[long_enough].double().mean()
-    assert 0.39 < behind < 0.43  # 0.4, and a few of the others by chance
-    anchored = long_enough & (start == 5)
-    share = masked[anchored] / (length[anchored] - 5)
-    assert 0.45 < share.mean() < 0.53 and masked[anchored].min() == 1 and share.max() == 1
-    assert (start + masked <= length).all() and (masked[length <= 5] <= 3).all()
+@pytest.mark.parametrize(
+    ("document", "names"),
+    [
+        ("Ada Lovelace. Ada Lovelace (1815 London, England) was a Countess .", ["London", "England", "Countess"]),
+        ("Björk. Björk was born in Reykjavík, not in Évian les Bains .", ["Reykjavík", "Évian", "Bains"]),
+        (
+            "Ann Lee. Born in New York City, Lee of New Lebanon, N.Y., led the United Society's Shakers .",
+            ["Born", "New York City", "New Lebanon", "N", "Y", "United Society's Shakers"],
+        ),
+        ("Without a title, in Paris", ["Without", "Paris"]),
+        ("Ada. no name here", []),
+        ("", []),
+    ],
+)
+def test_names_are_capitalised_words_in_a_row_that_are_not_the_title(document, names):
+    spans = names_behind(title_length(document), document)
+    assert [document[start:end] for start, end in spans] == names
+
+
+def test_a_salient_reading_is_a_head_a_name_and_what_stands_around_it():
+    text = "Ada Lovelace. Ada Lovelace, the daughter of Lord Byron, was born in London, England, and died there ?"
+    documents = CharCorruptionDataset(f"{text}\nWhat is to ask of this one ?", 128)
+    dataset = SalientSpanDataset(documents, "Where was Alan Turing born?", salient=0.8, window=10, framed=0.25)
+    x, y = dataset.batch(torch.zeros(4000, dtype=torch.int64))
+    heads = ["Ada Lovelace. ", "Where was Ada Lovelace born? "]
+    names = ["Lord Byron", "London", "England"]
+    drawn, before, behind = Counter(), set(), set()
+    for row in zip(x, y, strict=True):
+        prefix, suffix, span = take_apart(documents, *row)
+        for head in heads:
+            if span in names and prefix.startswith(head) and len(prefix) - len(head) <= 10 and len(suffix) <= 10:
+                assert prefix[len(head) :] + span + suffix in text
+                drawn[head, span] += 1
+                before.add(len(prefix) - len(head))
+                behind.add(len(suffix))
+                break
+        else:
+            assert prefix + span + suffix == text[: len(prefix + span + suffix)]  # CharCorruptionDataset's
+    assert before == behind == set(range(11))
+    for head, share in zip(heads, (0.75, 0.25), strict=True):
+        for name in names:
+            assert abs(drawn[head, name] / 4000 - 0.8 * share / 3) < 0.03
+
+
+def test_a_document_without_names_or_title_is_read_as_ever():
+    documents = CharCorruptionDataset("nothing here\nParis\n\nAda. " + "a" * 300 + "\nWhere was it born ?", 128)
+    dataset = SalientSpanDataset(documents, "Where was Ada born?", salient=1.0, window=10, framed=1.0)
+    x, y = dataset.batch(torch.arange(4).repeat(200))
+    for i, row in enumerate(zip(x, y, strict=True)):
+        prefix, suffix, span = take_apart(documents, *row)
+        document = documents.data[i % 4]
+        assert prefix + span + suffix == (document if i % 4 == 1 else document[: len(prefix + span + suffix)])
+        assert i % 4 != 1 or span == "Paris"
 
 
 def test_questions_are_mixed_in_at_their_rate(documents):

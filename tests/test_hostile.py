@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import run
 from checkpoint import read_params, read_record, save_params
 from cli import UserError
-from dataset import CharCorruptionDataset, NameDataset, title_length
+from dataset import CharCorruptionDataset, NameDataset, SalientSpanDataset, title_length
 from files import parse_pairs, parse_questions, read_predictions, read_text
 from model import GPT, GPTConfig
 
@@ -71,7 +71,7 @@ def test_a_corpus_is_read_as_it_stands_or_refused(tmp_path, content):
     path = written(tmp_path, content)
     try:
         text = read_text(path)
-        documents = CharCorruptionDataset(text, 32, path, anchored=0.5)
+        documents = CharCorruptionDataset(text, 32, path)
     except UserError as error:
         assert is_one_line(error, path)
         return
@@ -241,7 +241,8 @@ def test_a_broken_file_is_named_with_its_line_before_any_work(world, name, conte
 def test_a_long_line_and_a_million_rows_are_read_in_seconds(tmp_path):
     start = time.perf_counter()
     long = "A. B. " * 1_700_000  # ten megabytes of initials
-    documents = CharCorruptionDataset(f"{long}\n{WIKI * 170_000}", 128, anchored=0.5)  # and a million documents
+    documents = CharCorruptionDataset(f"{long}\n{WIKI * 170_000}", 128)  # and a million documents
+    SalientSpanDataset(documents, "Where was Ada born?", 0.5, 10, 0.5).batch(torch.arange(8))
     assert len(documents) == 7 * 170_000 - 170_000 + 2
     documents.batch(torch.arange(8))
     assert len(parse_pairs(PAIRS * 170_000)) == 6 * 170_000

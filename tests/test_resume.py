@@ -17,7 +17,7 @@ from conftest import WIKI
 import run
 from checkpoint import StateKeeper, read_tensors
 from cli import UserError
-from dataset import CharCorruptionDataset
+from dataset import CharCorruptionDataset, SalientSpanDataset
 from model import GPT, GPTConfig
 from trainer import Trainer, TrainerConfig
 
@@ -36,10 +36,11 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def small_trainer(precision: str = "fp32", seed: int = 0, **wanted) -> Trainer:
     torch.manual_seed(seed)
-    documents = CharCorruptionDataset(WIKI, 128, anchored=0.5)
+    documents = CharCorruptionDataset(WIKI, 128)
     model = GPT(GPTConfig(documents.vocab_size, 128, n_layer=2, n_head=2, n_embd=32))
     settings = {"max_epochs": 5, "batch_size": 3, "learning_rate": 1e-2, "lr_decay": True, "device": "cpu"}
-    return Trainer(model, documents, None, TrainerConfig(precision=precision, **(settings | wanted)))
+    readings = SalientSpanDataset(documents, "Where was Ada born?", 0.5, 10, 0.5)
+    return Trainer(model, readings, None, TrainerConfig(precision=precision, **(settings | wanted)))
 
 
 class Enough(Exception):

@@ -1,0 +1,102 @@
+"""What is a setting of the fast recipe worth? Trains with settings changed, and asks about some of the training people.
+
+python scripts/ablation.py rope                                the recipe as it is
+python scripts/ablation.py rope framed=0 questions=0.25        with settings of src/recipe.py changed
+
+The pairs are cut in two: a model is trained as ever with the first part, and asked about the others, which are read
+but in no pair. So settings are chosen without the people that count in the end. Adds a row to ablation/results.tsv.
+"""
+
+import random
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+import run
+from cli import Parser, UserError, exit_on_user_error, positive
+from files import atomic_write, count_right, name_in, parse_pairs, read_predictions, read_text
+from recipe import RECIPES, Recipe
+
+FOLDER = Path("ablation")
+COLUMNS = ["variant", "settings", "people", "asked", "seed", "seconds", "pretrained", "finetuned", "trained_on"]
+
+
+def changed(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with NAME=VALUE settings in it. Raises UserError."""
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        kind = type(getattr(recipe, name, None))
+        try:
+            recipe = replace(recipe, **{name: {"True": True, "False": False}[value] if kind is bool else kind(value)})
+        except (TypeError, ValueError, KeyError):
+            raise UserError(f"{setting}: not NAME=VALUE of a setting in src/recipe.py") from None
+    return recipe
+
+
+def write_world(text: str, pairs: list[tuple[str, str]], people: int) -> dict[str, list[tuple[str, str]]]:
+    """The text and the two parts of the pairs as files: of `people` people a third is asked about, of all a fifth."""
+    random.Random(0).shuffle(pairs)
+    if people:
+        pairs = pairs[:people]
+        titles = tuple(f"{name_in(question)}. " for question, _ in pairs)
+        kept = [document for document in text.split("\n") if document.startswith(titles)]
+        text = "\n".join([*kept, "".join(sorted(set(text) - {"\n"}))])  # the same vocabulary
+    asked = len(pairs) // (3 if people else 5)
+    parts = {"asked": pairs[:asked], "trained_on": pairs[asked:]}
+    FOLDER.mkdir(exist_ok=True)
+    with atomic_write(FOLDER / "wiki.txt") as file:
+        file.write(text.encode())
+    for name, part in parts.items():
+        with atomic_write(FOLDER / f"{name}.tsv") as file:
+            file.write("".join(f"{question}\t{place}\n" for question, place in part).encode())
+    return parts
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("variant")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="a setting of src/recipe.py")
+    parser.add_argument("--folder", default=".", help="where wiki.txt and birth_places_train.tsv are")
+    parser.add_argument("--people", type=positive(int), help="a small world: text and pairs of so many people, not all")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_intermixed_args()
+    RECIPES["changed"] = changed(RECIPES["fast"], arguments.settings)
+
+    pairs_path = f"{arguments.folder}/birth_places_train.tsv"
+    parts = write_world(
+        read_text(f"{arguments.folder}/wiki.txt"), parse_pairs(read_text(pairs_path), pairs_path), arguments.people or 0
+    )
+    common = [arguments.variant, f"{FOLDER}/wiki.txt", "--recipe", "changed", "--seed", str(arguments.seed)]
+    common += ["--bottleneck_dim", "64", "--tb_expt_name", "ablation"]
+    pretrained, finetuned = f"{FOLDER}/pretrain.params", f"{FOLDER}/finetune.params"
+    for path in (pretrained, finetuned):
+        Path(f"{path}.state").unlink(missing_ok=True)  # of a row that was stopped
+
+    def percent(params_path: str, part: str) -> str:
+        paths = ["--eval_corpus_path", f"{FOLDER}/{part}.tsv", "--outputs_path", f"{FOLDER}/{part}.predictions"]
+        run.main(["evaluate", *common, "--reading_params_path", params_path, *paths])
+        right = count_right(parts[part], read_predictions(f"{FOLDER}/{part}.predictions", parts[part]))
+        return f"{100 * right / len(parts[part]):.1f}"
+
+    started = time.perf_counter()
+    train = [*common, "--finetune_corpus_path", f"{FOLDER}/trained_on.tsv", "--writing_params_path"]
+    run.main(["pretrain", *train, pretrained])
+    run.main(["finetune", *train, finetuned, "--reading_params_path", pretrained])
+    seconds = f"{time.perf_counter() - started:.0f}"
+    people = "all" if arguments.people is None else str(arguments.people)
+    asked = str(len(parts["asked"]))
+    row = [arguments.variant, " ".join(arguments.settings), people, asked, str(arguments.seed), seconds]
+    row += [percent(pretrained, "asked"), percent(finetuned, "asked"), percent(finetuned, "trained_on")]
+    results = FOLDER / "results.tsv"
+    with results.open("a", encoding="utf-8") as file:
+        if not results.stat().st_size:
+            file.write("\t".join(COLUMNS) + "\n")
+        file.write("\t".join(row) + "\n")
+    print("  ".join(f"{name} {value}" for name, value in zip(COLUMNS, row, strict=True)))
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
