@@ -1,7 +1,8 @@
-"""Draws the pictures of docs/ from what is computed or measured: python scripts/pictures.py {attention,lengths}
+"""Draws a picture of docs/ from what is computed or measured: python scripts/pictures.py WHAT
 
 attention   docs/attention.png: where one head and two heads look when a key varies in length (claims 5 and 6)
 lengths     docs/lengths.png: the time of a step over block_size, from what benchmarks/speed.py lengths prints, piped in
+knowledge   docs/knowledge.png: what the probability of an answer tells, from a report of run.py evaluate, piped in
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 
 from cli import Parser, UserError, exit_on_user_error
 from files import atomic_write
+from inside import bin_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -59,10 +61,33 @@ def lengths() -> plt.Figure:
     return figure
 
 
+def knowledge() -> plt.Figure:
+    """How often answers of each probability are right, and the surest of them. Raises UserError for no report."""
+    rows = [line.rstrip("\n").split("\t") for line in sys.stdin]
+    if not rows or "probability" not in rows[0] or not rows[1:]:
+        raise UserError("standard input: no report; pipe in what run.py evaluate wrote to --report_path")
+    of_column = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
+    confidence = np.array(of_column["probability"], dtype=float)
+    correct = np.array(of_column["correct"]) == "True"
+    which = bin_of(confidence, 10)
+    filled = np.unique(which)
+    figure, (bars, curve) = plt.subplots(1, 2, figsize=(8, 3.2))
+    heights = [100 * correct[which == b].mean() for b in filled]
+    drawn = bars.bar(10 * filled + 5, heights, width=9)
+    bars.bar_label(drawn, [str((which == b).sum()) for b in filled])
+    bars.plot([0, 100], [0, 100], color="gray", linewidth=1)
+    bars.set(xlabel="probability of the answer (%)", ylabel="right (%)", ylim=(0, 109), title="answers by probability")
+    surest = correct[np.argsort(-confidence, kind="stable")]
+    share = np.arange(1, len(surest) + 1) / len(surest)
+    curve.plot(100 * share, 100 * np.cumsum(surest) / np.arange(1, len(surest) + 1))
+    curve.set(xlabel="the surest answers (%)", ylim=(0, 109), title="right among the surest (%)")
+    return figure
+
+
 def main() -> None:
     parser = Parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    drawn = {"attention": attention, "lengths": lengths}
+    drawn = {"attention": attention, "lengths": lengths, "knowledge": knowledge}
     parser.add_argument("what", choices=list(drawn))
     what = parser.parse_args().what
     figure = drawn[what]()

@@ -1,10 +1,12 @@
-"""The script that measures what settings are worth."""
+"""The scripts that measure and draw: settings, invented names, pictures."""
 
+import io
 import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import PAIRS, PEOPLE, WIKI
 
@@ -14,6 +16,10 @@ from recipe import RECIPES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import ablation
+import invented
+import pictures
+
+ASCII = "".join(map(chr, range(32, 127)))
 
 
 def test_settings_are_changed_by_name():
@@ -43,3 +49,34 @@ def test_who_is_asked_about_is_read_but_in_no_pair(tmp_path, monkeypatch, people
     assert sorted(os.listdir("ablation")) == ["asked.tsv", "trained_on.tsv", "wiki.txt"]
     for name, part in parts.items():
         assert parse_pairs(Path(f"ablation/{name}.tsv").read_text(encoding="utf-8")) == part
+
+
+def test_invented_people_are_nobody_in_the_text_and_can_be_spelled_with_it():
+    everybody = invented.invent(200, ASCII)
+    assert len(everybody) == len(set(everybody)) == 200
+    assert {language for language, _ in everybody} == set(invented.NAMES)
+    known = everybody[0][1]
+    names = [name for _, name in invented.invent(200, f"{known} {ASCII.replace('x', '')}")]
+    assert known not in names and not any("x" in name for name in names)
+
+
+def test_the_picture_of_knowledge_shows_the_report(monkeypatch):
+    """Of 40 answers the 20 surer ones are right three times in four, the others one time in four."""
+    rows = [
+        f"{p}\t{correct}"
+        for p, rights in ((0.95, 3), (0.15, 1))
+        for correct in [True] * rights + [False] * (4 - rights)
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(["probability\tcorrect", *rows * 5]) + "\n"))
+    bars, curve = pictures.knowledge().axes
+    assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in bars.patches] == [(15, 25), (95, 75)]
+    assert [label.get_text() for label in bars.texts] == ["20", "20"]
+    share, right = curve.lines[0].get_data()
+    assert len(share) == 40 and right[19] == 75 and right[39] == 50 and np.isclose(share[19], 50)
+
+
+@pytest.mark.parametrize("given", ["", "probability\tcorrect\n", "something else\n1\n"])
+def test_what_is_no_report_is_not_drawn(monkeypatch, given):
+    monkeypatch.setattr("sys.stdin", io.StringIO(given))
+    with pytest.raises(UserError, match=r"^standard input: no report; "):
+        pictures.knowledge()
