@@ -19,6 +19,7 @@ row() { # people, lines a person, epochs, variant
     local train="$common --recipe fast --tb_expt_name sweep --finetune_corpus_path $data/birth_places_train.tsv"
     .venv/bin/python corpus/build.py --people "$1" --lines_per_person "$2" --out "$data"
     SECONDS=0
+    rm -f "$name".*.state # of a row that was stopped
     .venv/bin/python src/run.py pretrain $train --pretrain_epochs "$3" --writing_params_path $name.pretrain.params
     .venv/bin/python src/run.py finetune $train --reading_params_path $name.pretrain.params \
         --writing_params_path $name.finetune.params
