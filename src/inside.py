@@ -228,6 +228,12 @@ def summary(rows: Sequence[Asked]) -> str:
         lines.append(share(f"the surest {percent} %", correct[surest[: math.ceil(len(rows) * percent / 100)]]))
     lines.append(f"expected calibration error {100 * calibration_error(confidence, correct):.1f} %, ")
     lines[-1] += f"AUROC of the probability as a sign of a right answer {auroc(confidence, correct):.3f}"
+    wrong = [row for row in rows if not row.correct]
+    elsewhere = [row for row in wrong if not row.prediction_in_line]
+    lines.append(f"of {len(wrong)} wrong answers {len(wrong) - len(elsewhere)} stand in the line about the person")
+    if rows[0].prediction_trained_on is not None:
+        trained_on = sum(row.prediction_trained_on for row in elsewhere)
+        lines[-1] += f", {trained_on} more are places of the training pairs, {len(elsewhere) - trained_on} neither"
     return "\n".join(lines)
 
 

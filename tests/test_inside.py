@@ -15,6 +15,7 @@ import run
 from cli import UserError
 from dataset import CharCorruptionDataset
 from inside import (
+    Asked,
     attention_maps,
     attention_picture,
     auroc,
@@ -23,6 +24,7 @@ from inside import (
     line_about,
     probabilities,
     reliability_diagram,
+    summary,
 )
 from model import GPT, GPTConfig
 
@@ -99,6 +101,19 @@ def test_calibration_error_and_auroc():
     pairs = [(c, w) for c in confidence[correct] for w in confidence[~correct]]
     assert auroc(confidence, correct) == pytest.approx(np.mean([(c > w) + 0.5 * (c == w) for c, w in pairs]))
     assert math.isnan(auroc(confidence, np.ones(6, dtype=bool)))
+
+
+def test_the_summary_tells_where_wrong_answers_come_from():
+    def asked(correct: bool, in_line: bool, trained_on: bool | None) -> Asked:
+        return Asked("q", "p", "t", correct, 0.5, 0.1, True, True, in_line, trained_on)
+
+    wrong = [(True, True), (True, False), (True, False), (False, True), (False, True), (False, False)]
+    rows = [asked(False, *where) for where in wrong] + [asked(True, True, True)]
+    assert summary(rows).endswith(
+        "\nof 6 wrong answers 3 stand in the line about the person, 2 more are places of the training pairs, 1 neither"
+    )
+    rows = [asked(False, True, None), asked(False, False, None)]
+    assert summary(rows).endswith("\nof 2 wrong answers 1 stand in the line about the person")
 
 
 def test_pictures_show_what_was_measured(documents):
