@@ -2,10 +2,14 @@
 
 attention   docs/attention.png: where one head and two heads look when a key varies in length (claims 5 and 6)
 lengths     docs/lengths.png: the time of a step over block_size, from what benchmarks/speed.py lengths prints, piped in
+play_char   docs/play_char.png: the picture of the loss in mingpt-demo/play_char.ipynb, as it was last run
 knowledge   docs/knowledge.png: what the probability of an answer tells, from a report of run.py evaluate, piped in
 """
 
 import argparse
+import base64
+import io
+import json
 import sys
 from pathlib import Path
 
@@ -22,6 +26,7 @@ from files import atomic_write
 from inside import bin_of
 
 DOCS = Path(__file__).parents[1] / "docs"
+DPI = 110
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -84,16 +89,27 @@ def knowledge() -> plt.Figure:
     return figure
 
 
+def play_char() -> plt.Figure:
+    """The first picture among the outputs of the notebook."""
+    cells = json.loads((DOCS.parent / "mingpt-demo" / "play_char.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    png = next(data["image/png"] for data in outputs if "image/png" in data)
+    image = plt.imread(io.BytesIO(base64.b64decode(png)))
+    figure = plt.figure(figsize=(image.shape[1] / DPI, image.shape[0] / DPI))
+    figure.figimage(image)
+    return figure
+
+
 def main() -> None:
     parser = Parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    drawn = {"attention": attention, "lengths": lengths, "knowledge": knowledge}
+    drawn = {"attention": attention, "lengths": lengths, "knowledge": knowledge, "play_char": play_char}
     parser.add_argument("what", choices=list(drawn))
     what = parser.parse_args().what
     figure = drawn[what]()
     figure.tight_layout()
     with atomic_write(str(DOCS / f"{what}.png")) as file:
-        figure.savefig(file, dpi=110, metadata={"Software": None})
+        figure.savefig(file, dpi=DPI, metadata={"Software": None})
     print(f"Written: docs/{what}.png")
 
 
