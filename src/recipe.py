@@ -22,6 +22,11 @@ class Recipe:
     finetune_batch_size: int
     finetune_lr: float
 
+    @property
+    def pretrains_on_pairs(self) -> bool:
+        """Whether pretraining needs the finetuning pairs: their questions, or how a question is worded."""
+        return self.questions > 0 or self.salient > 0
+
 
 RECIPES = {
     "course": Recipe(

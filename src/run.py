@@ -106,7 +106,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
     recipe = RECIPES[arguments.recipe]
     needed = {
-        "pretrain": ["writing_params_path", *(["finetune_corpus_path"] if recipe.questions else [])],
+        "pretrain": ["writing_params_path", *(["finetune_corpus_path"] if recipe.pretrains_on_pairs else [])],
         "finetune": ["writing_params_path", "finetune_corpus_path"],
         "evaluate": ["reading_params_path", "eval_corpus_path", "outputs_path"],
         "ask": ["reading_params_path"],
@@ -166,7 +166,7 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
         if not arguments.resume and os.path.exists(state):
             raise UserError(f"{state}: the state of an unfinished run; go on with --resume, or remove it to begin anew")
     text, pairs, questions = read_text(arguments.pretrain_corpus_path), None, None
-    mixes = arguments.function == "pretrain" and RECIPES[arguments.recipe].questions > 0
+    mixes = arguments.function == "pretrain" and RECIPES[arguments.recipe].pretrains_on_pairs
     reports = arguments.report_path is not None and arguments.finetune_corpus_path is not None
     if arguments.function == "finetune" or mixes or reports:
         pairs = read_text(arguments.finetune_corpus_path)

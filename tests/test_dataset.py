@@ -256,3 +256,4 @@ def test_questions_are_mixed_in_at_their_rate(documents):
         extra.append(len(x) - 6)
         assert all((tuple(a.tolist()), tuple(b.tolist())) in pairs for a, b in zip(x[6:], y[6:], strict=True))
     assert set(extra) == {1, 2} and abs(np.mean(extra) - 1.5) < 0.1
+    assert len(MixedDataset(documents, names, 0.0).batch(torch.arange(6))[0]) == 6
