@@ -225,8 +225,8 @@ class SalientSpanDataset(BatchDataset):
 def names_behind(title: int, document: str) -> list[tuple[int, int]]:
     """Where names begin and end behind a title of that length: capitalised words in a row, not all of the title."""
     names: list[tuple[int, int]] = []
-    for word in re.finditer(r"\w[\w'’-]*", document):
-        if word.start() >= title and word[0][0].isupper():
+    for word in re.compile(r"\w[\w'’-]*").finditer(document, title):
+        if word[0][0].isupper():
             follows = names and document[names[-1][1] : word.start()] == " "
             start = names.pop()[0] if follows else word.start()
             names.append((start, word.end()))

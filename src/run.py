@@ -358,7 +358,8 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
             raise
-        raise UserError(f"out of memory; lower --micro_batch_rows, {trainer.micro_batch_rows} in this run") from None
+        rows = trainer.micro_batch_rows or trainer.config.batch_size
+        raise UserError(f"out of memory; lower --micro_batch_rows, {rows} in this run") from None
     finally:
         if trainer.rank == 0:
             trainer.config.writer.close()

@@ -167,8 +167,7 @@ class Trainer:
         self.train_dataset = train_dataset
         self.test_dataset = test_dataset
         self.config = config
-        usual = CPU_MICRO_BATCH_ROWS if self.device.type == "cpu" else config.batch_size
-        self.micro_batch_rows = config.micro_batch_rows or usual
+        self.micro_batch_rows = config.micro_batch_rows or (CPU_MICRO_BATCH_ROWS if self.device.type == "cpu" else 0)
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = self.make_optimizers()
@@ -211,10 +210,10 @@ class Trainer:
         """The batch in micro-batches, each with its share of the targets of the batch, as all processes have it."""
         if not hasattr(dataset, "batch"):
             return [(x, y, 1.0 / self.world_size)]
-        ignored, rows = self.config.ignore_index, self.micro_batch_rows
+        ignored, rows = self.config.ignore_index, self.micro_batch_rows or len(x)
         if self.device.type == "cpu":
             split = micro_batches(x, y, rows, ignored)
-        else:  # one shape, which can be compiled
+        else:  # few shapes, each of which is compiled once
             split = zip(x.split(rows), y.split(rows), strict=True)
         targets = self.over_processes((y != ignored).sum())
         return [(part_x, part_y, (part_y != ignored).sum() / targets) for part_x, part_y in split]
