@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The fast recipe against the clock: pretrain, finetune, evaluate; when 10 and 25 % were reached; all of it in speedrun/log.
-# usage: bash scripts/speedrun.sh [VARIANT [SEED [FOLDER]]]     rope, 0 and this project's own files are the defaults;
+# usage: bash scripts/speedrun.sh [VARIANT [SEED [FOLDER]]]     vanilla, 0 and this project's own files are the defaults;
 #        FOLDER holds wiki.txt, birth_places_train.tsv and birth_dev.tsv
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-VARIANT=${1:-rope} SEED=${2:-0} FOLDER=${3:-.}
+VARIANT=${1:-vanilla} SEED=${2:-0} FOLDER=${3:-.}
 if [ $# -gt 3 ] || ! [[ $SEED =~ ^[0-9]+$ ]] || ! [ -e "$FOLDER/wiki.txt" ]; then
     sed -n '3,4s/^# //p' scripts/speedrun.sh >&2
     exit 2
