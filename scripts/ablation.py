@@ -36,7 +36,7 @@ def changed(recipe: Recipe, settings: list[str]) -> Recipe:
     return recipe
 
 
-def write_world(text: str, pairs: list[tuple[str, str]], people: int) -> dict[str, list[tuple[str, str]]]:
+def write_world(text: str, pairs: list[tuple[str, str]], people: int | None) -> dict[str, list[tuple[str, str]]]:
     """The text and the two parts of the pairs as files: of `people` people a third is asked about, of all a fifth."""
     random.Random(0).shuffle(pairs)
     if people:
@@ -66,9 +66,8 @@ def main() -> None:
     RECIPES["changed"] = changed(RECIPES["fast"], arguments.settings)
 
     pairs_path = f"{arguments.folder}/birth_places_train.tsv"
-    parts = write_world(
-        read_text(f"{arguments.folder}/wiki.txt"), parse_pairs(read_text(pairs_path), pairs_path), arguments.people or 0
-    )
+    pairs = parse_pairs(read_text(pairs_path), pairs_path)
+    parts = write_world(read_text(f"{arguments.folder}/wiki.txt"), pairs, arguments.people)
     common = [arguments.variant, f"{FOLDER}/wiki.txt", "--recipe", "changed", "--seed", str(arguments.seed)]
     common += ["--bottleneck_dim", "64", "--tb_expt_name", "ablation"]
     pretrained, finetuned = f"{FOLDER}/pretrain.params", f"{FOLDER}/finetune.params"
@@ -86,7 +85,7 @@ def main() -> None:
     run.main(["pretrain", *train, pretrained])
     run.main(["finetune", *train, finetuned, "--reading_params_path", pretrained])
     seconds = f"{time.perf_counter() - started:.0f}"
-    people = "all" if arguments.people is None else str(arguments.people)
+    people = str(arguments.people or "all")
     asked = str(len(parts["asked"]))
     row = [arguments.variant, " ".join(arguments.settings), people, asked, str(arguments.seed), seconds]
     row += [percent(pretrained, "asked"), percent(finetuned, "asked"), percent(finetuned, "trained_on")]

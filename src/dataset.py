@@ -186,8 +186,10 @@ class SalientSpanDataset(BatchDataset):
         self._first_spans = torch.cumsum(self._span_counts, 0) - self._span_counts
 
         before, _, behind = question.partition(name_in(question))
-        names = [document[: max(0, title - 2)] for document, title in zip(documents.data, titles, strict=True)]
-        frames = [f"{before}{name}{behind} " for name in names]
+        frames = [
+            f"{before}{document[: title - len('. ')]}{behind} " if title else ""
+            for document, title in zip(documents.data, titles, strict=True)
+        ]
         self._frame_lengths = torch.tensor([len(frame) for frame in frames])
         self._frames = len(documents._ids) + torch.cumsum(self._frame_lengths, 0) - self._frame_lengths
         self._ids = torch.cat((documents._ids, torch.tensor(documents.encode("".join(frames)), dtype=torch.int32)))
@@ -198,7 +200,7 @@ class SalientSpanDataset(BatchDataset):
     def draw(self, indices: Tensor) -> Reading:
         """What to read of the documents `indices` (B,), and which span of it to mask."""
         kind, frame, which, left, right = torch.rand(5, len(indices), device=indices.device)
-        framed = (frame < self.framed) & (self._titles[indices] > 0)
+        framed = frame < self.framed
         document, title = self.documents._starts[indices], self._titles[indices]
         head = torch.where(framed, self._frames[indices], document)
         head_length = torch.where(framed, self._frame_lengths[indices], title)
