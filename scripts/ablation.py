@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import run
 from cli import Parser, UserError, exit_on_user_error, positive
-from files import atomic_write, count_right, name_in, parse_pairs, read_predictions, read_text
+from files import atomic_write, check_folder, count_right, name_in, parse_pairs, read_predictions, read_text
 from recipe import RECIPES, Recipe
 
 FOLDER = Path("ablation")
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_intermixed_args()
     RECIPES["changed"] = changed(RECIPES["fast"], arguments.settings)
+    check_folder(FOLDER)
 
     pairs_path = f"{arguments.folder}/birth_places_train.tsv"
     pairs = parse_pairs(read_text(pairs_path), pairs_path)

@@ -90,10 +90,12 @@ def knowledge() -> plt.Figure:
 
 
 def play_char() -> plt.Figure:
-    """The first picture among the outputs of the notebook."""
+    """The first picture among the outputs of the notebook. Raises UserError where it was saved without."""
     cells = json.loads((DOCS.parent / "mingpt-demo" / "play_char.ipynb").read_text(encoding="utf-8"))["cells"]
     outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    png = next(data["image/png"] for data in outputs if "image/png" in data)
+    png = next((data["image/png"] for data in outputs if "image/png" in data), None)
+    if png is None:
+        raise UserError("mingpt-demo/play_char.ipynb: saved without its picture; run it first")
     image = plt.imread(io.BytesIO(base64.b64decode(png)))
     figure = plt.figure(figsize=(image.shape[1] / DPI, image.shape[0] / DPI))
     figure.figimage(image)

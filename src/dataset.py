@@ -111,10 +111,10 @@ class CharCorruptionDataset(BatchDataset):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The documents `indices` (B,), corrupted: x and y of shape (B, block_size - 1), int64, where `indices` are."""
         self.move_to(indices.device)
-        return self.corrupt(self._ids, self.draw(indices))
+        return inputs_and_targets(self.corrupt(self._ids, self.draw(indices)))
 
-    def corrupt(self, ids: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
-        """The readings of `ids` with their spans moved: x and y of shape (B, block_size - 1), int64."""
+    def corrupt(self, ids: Tensor, reading: Reading) -> Tensor:
+        """The readings of `ids` with their spans moved to the end: (B, block_size), int64."""
         head, head_length, body, length, start, masked = (t[:, None] for t in reading)  # (B, 1)
 
         # prefix MASK suffix MASK masked_content MASK PAD...: for each position, where in the reading it comes from
@@ -126,8 +126,7 @@ class CharCorruptionDataset(BatchDataset):
         string = ids[source.clamp(0, ids.numel() - 1)].long()  # (B, block_size)
         is_mark = (position == start) | (position == second_mark) | (position == length + 2)
         string = string.masked_fill(is_mark, self.stoi[self.MASK_CHAR])
-        string = string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR])
-        return string[:, :-1].contiguous(), string[:, 1:].contiguous()
+        return string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR])
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Raises ValueError that names a character which the vocabulary has not, or as a mark."""
@@ -139,6 +138,11 @@ class CharCorruptionDataset(BatchDataset):
     def decode(self, ids: Tensor | list[int]) -> str:
         """The text of ids (T,)."""
         return "".join(self.itos[int(i)] for i in ids)
+
+
+def inputs_and_targets(string: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y = x shifted by one, (B, T - 1), of strings (B, T)."""
+    return string[:, :-1].contiguous(), string[:, 1:].contiguous()
 
 
 def code_points(text: str) -> Iterator[np.ndarray]:
@@ -163,27 +167,28 @@ def title_length(document: str) -> int:
 
 
 class SalientSpanDataset(BatchDataset):
-    """Documents read for their facts: in the share `salient` of the readings the masked span is a name in the document,
+    """Documents read for their facts: in the share `salient` of the readings, the masked spans are names in it,
     "Warsaw" or "Royal Academy" (salient span masking: Guu et al. 2020, REALM, section 3.4).
 
-    Such a reading is a head, up to `window` characters before the span, the span, and as many behind it. The head is
-    the document's title, "Ada Lovelace. ", or, in the share `framed`, a question about it: "Where was Ada Lovelace
-    born? ", with the title in the place of the name that `question` has. So what the text says of everybody is looked
-    up in the form in which it will be asked for. The other readings are those of CharCorruptionDataset.
+    Such a reading is a head and, behind it, up to `spans` different names, each as prefix MASK suffix MASK name MASK,
+    where prefix and suffix are what stands around the name, up to `window` characters on either side. The head is the
+    document's title, "Ada Lovelace. ", or, in the share `framed`, a question about it: "Where was Ada Lovelace born? ",
+    with the title in the place of the name that `question` has. So what the text says of everybody is looked up in the
+    form in which it will be asked for. The other readings are those of CharCorruptionDataset.
     """
 
     def __init__(
-        self, documents: CharCorruptionDataset, question: str, salient: float, window: int, framed: float
+        self, documents: CharCorruptionDataset, question: str, salient: float, spans: int, window: int, framed: float
     ) -> None:
         self.documents, self.block_size = documents, documents.block_size
-        self.salient, self.window, self.framed = salient, window, framed
+        self.salient, self.spans, self.window, self.framed = salient, spans, window, framed
         titles = [title_length(document[:1000]) for document in documents.data]
         self._titles = torch.tensor(titles)
 
-        spans = [names_behind(title, document) for document, title in zip(documents.data, titles, strict=True)]
-        self._spans = torch.tensor([span for spans_of_one in spans for span in spans_of_one] or [(0, 0)])
-        self._span_counts = torch.tensor([len(spans_of_one) for spans_of_one in spans])
-        self._first_spans = torch.cumsum(self._span_counts, 0) - self._span_counts
+        names = [names_behind(title, document) for document, title in zip(documents.data, titles, strict=True)]
+        self._names = torch.tensor([name for names_of_one in names for name in names_of_one] or [(0, 0)])
+        self._name_counts = torch.tensor([len(names_of_one) for names_of_one in names])
+        self._first_names = torch.cumsum(self._name_counts, 0) - self._name_counts
 
         before, _, behind = question.partition(name_in(question))
         frames = [
@@ -197,31 +202,42 @@ class SalientSpanDataset(BatchDataset):
     def __len__(self) -> int:
         return len(self.documents)
 
-    def draw(self, indices: Tensor) -> Reading:
-        """What to read of the documents `indices` (B,), and which span of it to mask."""
-        kind, frame, which, left, right = torch.rand(5, len(indices), device=indices.device)
-        framed = frame < self.framed
-        document, title = self.documents._starts[indices], self._titles[indices]
-        head = torch.where(framed, self._frames[indices], document)
-        head_length = torch.where(framed, self._frame_lengths[indices], title)
-
-        span = self._first_spans[indices] + (which * self._span_counts[indices]).long()
-        start, end = self._spans[span.clamp(max=len(self._spans) - 1)].unbind(1)  # (B,), in the document
-        first = torch.maximum(title, start - (left * (self.window + 1)).long())
-        last = torch.minimum(self.documents._lengths[indices], end + (right * (self.window + 1)).long())
-        last = torch.minimum(last, first + self.documents.max_length - head_length)
-        moved = head_length - first  # from a place in the document to the same in the reading
-        reading = Reading(head, head_length, document + first, last + moved, start + moved, end - start)
-
-        salient = (kind < self.salient) & (self._span_counts[indices] > 0) & (end <= last)
-        plain = self.documents.draw(indices)
-        return Reading(*(torch.where(salient, a, b) for a, b in zip(reading, plain, strict=True)))
-
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The documents `indices` (B,), read: x and y of shape (B, block_size - 1), int64, where `indices` are."""
         self.move_to(indices.device)
         self.documents.move_to(indices.device)
-        return self.documents.corrupt(self._ids, self.draw(indices))
+        kind, frame, which = torch.rand(3, len(indices), device=indices.device)
+        framed, counts = frame < self.framed, self._name_counts[indices]
+        names = torch.where(kind < self.salient, counts.clamp(max=self.spans), 0)  # (B,), how many to ask for
+        first = (which * counts).long()
+        position = torch.arange(self.block_size, device=indices.device)  # (block_size,)
+        pad = self.documents.stoi[CharCorruptionDataset.PAD_CHAR]
+        string = torch.full((len(indices), self.block_size), pad, device=indices.device)
+        filled = torch.zeros_like(indices)
+        for number in range(self.spans):
+            reading = self.read(indices, (first + number) % counts.clamp(min=1), framed, filled == 0)
+            end = filled + reading.length + 3
+            fits = (number < names) & (end <= self.block_size) & (reading.start + reading.masked <= reading.length)
+            piece = self.documents.corrupt(self._ids, reading)
+            shifted = piece.gather(1, (position - filled[:, None]).clamp(min=0))
+            string = torch.where(fits[:, None] & (position >= filled[:, None]), shifted, string)
+            filled = torch.where(fits, end, filled)
+        plain = self.documents.corrupt(self.documents._ids, self.documents.draw(indices))
+        return inputs_and_targets(torch.where(filled[:, None] == 0, plain, string))
+
+    def read(self, indices: Tensor, which: Tensor, framed: Tensor, headed: Tensor) -> Reading:
+        """A reading of name number `which` of each of the documents, where `headed` behind a head; all (B,)."""
+        left, right = torch.rand(2, len(indices), device=indices.device)
+        document, title = self.documents._starts[indices], self._titles[indices]
+        head = torch.where(framed, self._frames[indices], document)
+        head_length = torch.where(headed, torch.where(framed, self._frame_lengths[indices], title), 0)
+        name = (self._first_names[indices] + which).clamp(max=len(self._names) - 1)
+        start, end = self._names[name].unbind(1)  # (B,), in the document
+        first = torch.maximum(title, start - (left * (self.window + 1)).long())
+        last = torch.minimum(self.documents._lengths[indices], end + (right * (self.window + 1)).long())
+        last = torch.minimum(last, first + self.documents.max_length - head_length)
+        moved = head_length - first  # from a place in the document to the same in the reading
+        return Reading(head, head_length, document + first, last + moved, start + moved, end - start)
 
 
 def names_behind(title: int, document: str) -> list[tuple[int, int]]:

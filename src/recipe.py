@@ -12,8 +12,9 @@ class Recipe:
     pretrain_lr: float
     muon_lr: float  # of Muon on the matrices inside the blocks while pretraining; 0: AdamW trains all
     dropout: float
-    salient: float  # share of the masked spans that are names in the document, read with little else
-    window: int  # characters before and behind such a span, at most
+    salient: float  # share of the readings whose masked spans are names in the document, read with little else
+    spans: int  # names in such a reading, at most
+    window: int  # characters before and behind such a name, at most
     framed: float  # share of them that are read behind the question about the document's title
     questions: float  # finetuning pairs mixed into pretraining, for each document
     decay_within_run: bool  # the cosine ends with the run; else after 200 epochs' worth of text, whatever the run
@@ -36,6 +37,7 @@ RECIPES = {
         muon_lr=0.0,
         dropout=0.1,
         salient=0.0,
+        spans=1,
         window=0,
         framed=0.0,
         questions=0.0,
@@ -47,12 +49,13 @@ RECIPES = {
     ),
     # Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; questions among the text: Allen-Zhu and Li 2023
     "fast": Recipe(
-        pretrain_epochs=140,
+        pretrain_epochs=120,
         pretrain_batch_size=64,
         pretrain_lr=3e-3,
         muon_lr=0.02,
         dropout=0.0,
         salient=0.9,
+        spans=2,
         window=12,
         framed=1.0,
         questions=0.02,

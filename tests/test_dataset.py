@@ -13,16 +13,22 @@ from dataset import CharCorruptionDataset, MixedDataset, NameDataset, SalientSpa
 MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
 
 
-def take_apart(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str, str]:
-    """(prefix, suffix, masked_content) of an example, after checking its form."""
+def take_apart_all(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor) -> list[tuple[str, str, str]]:
+    """(prefix, suffix, masked_content) of every span of an example, after checking its form."""
     assert x.shape == y.shape == (dataset.block_size - 1,)
     assert x.dtype == y.dtype == torch.int64
     assert torch.equal(x[1:], y[:-1])
     string = dataset.itos[int(x[0])] + dataset.decode(y)
     content = string.rstrip(PAD)
     assert PAD not in content
-    prefix, suffix, masked, end = content.split(MASK)
+    *parts, end = content.split(MASK)
     assert end == ""
+    return list(zip(parts[::3], parts[1::3], parts[2::3], strict=True))
+
+
+def take_apart(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str, str]:
+    """(prefix, suffix, masked_content) of an example with one span."""
+    ((prefix, suffix, masked),) = take_apart_all(dataset, x, y)
     return prefix, suffix, masked
 
 
@@ -212,7 +218,7 @@ def test_names_are_capitalised_words_in_a_row_that_are_not_the_title(document, n
 def test_a_salient_reading_is_a_head_a_name_and_what_stands_around_it():
     text = "Ada Lovelace. Ada Lovelace, the daughter of Lord Byron, was born in London, England, and died there ?"
     documents = CharCorruptionDataset(f"{text}\nWhat is to ask of this one ?", 128)
-    dataset = SalientSpanDataset(documents, "Where was Alan Turing born?", salient=0.8, window=10, framed=0.25)
+    dataset = SalientSpanDataset(documents, "Where was Alan Turing born?", salient=0.8, spans=1, window=10, framed=0.25)
     x, y = dataset.batch(torch.zeros(4000, dtype=torch.int64))
     heads = ["Ada Lovelace. ", "Where was Ada Lovelace born? "]
     names = ["Lord Byron", "London", "England"]
@@ -234,9 +240,29 @@ def test_a_salient_reading_is_a_head_a_name_and_what_stands_around_it():
             assert abs(drawn[head, name] / 4000 - 0.8 * share / 3) < 0.03
 
 
+def test_several_names_are_asked_for_behind_one_head():
+    text = "Ada Lovelace. Ada Lovelace, the daughter of Lord Byron, was born in London, England, and died there ?"
+    documents = CharCorruptionDataset(f"{text}\nAda. In Paris she met {'x' * 70}, of {'Y' * 95}\nWhat, where ?", 128)
+    dataset = SalientSpanDataset(documents, "Where was Ada born?", salient=1.0, spans=2, window=10, framed=1.0)
+    names = ["Lord Byron", "London", "England"]
+    head = "Where was Ada Lovelace born? "
+    drawn = Counter()
+    for row in zip(*dataset.batch(torch.zeros(3000, dtype=torch.int64)), strict=True):
+        (prefix, suffix, first), (next_prefix, next_suffix, second) = take_apart_all(documents, *row)
+        assert prefix.startswith(head) and not next_prefix.startswith(head)
+        assert prefix[len(head) :] + first + suffix in text and next_prefix + second + next_suffix in text
+        assert max(len(prefix) - len(head), len(suffix), len(next_prefix), len(next_suffix)) <= 10
+        drawn[first, second] += 1
+    assert set(drawn) == {(names[i], names[(i + 1) % 3]) for i in range(3)}  # never one name twice
+    assert all(abs(n / 3000 - 1 / 3) < 0.04 for n in drawn.values())
+    for row in zip(*dataset.batch(torch.ones(400, dtype=torch.int64)), strict=True):
+        prefix, _, name = take_apart(documents, *row)  # the other name fits neither alone nor behind the first
+        assert prefix == "Where was Ada born? " and name == "In Paris"
+
+
 def test_a_document_without_names_or_title_is_read_as_ever():
     documents = CharCorruptionDataset("nothing here\nParis\n\nAda. " + "a" * 300 + "\nWhere was it born ?", 128)
-    dataset = SalientSpanDataset(documents, "Where was Ada born?", salient=1.0, window=10, framed=1.0)
+    dataset = SalientSpanDataset(documents, "Where was Ada born?", salient=1.0, spans=1, window=10, framed=1.0)
     x, y = dataset.batch(torch.arange(4).repeat(200))
     for i, row in enumerate(zip(x, y, strict=True)):
         prefix, suffix, span = take_apart(documents, *row)

@@ -80,3 +80,19 @@ def test_what_is_no_report_is_not_drawn(monkeypatch, given):
     monkeypatch.setattr("sys.stdin", io.StringIO(given))
     with pytest.raises(UserError, match=r"^standard input: no report; "):
         pictures.knowledge()
+
+
+def test_a_notebook_without_its_picture_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "DOCS", tmp_path / "docs")
+    (tmp_path / "mingpt-demo").mkdir()
+    (tmp_path / "mingpt-demo/play_char.ipynb").write_text('{"cells": [{"source": []}, {"outputs": [{"text": []}]}]}')
+    with pytest.raises(UserError, match=r"^mingpt-demo/play_char\.ipynb: saved without its picture"):
+        pictures.play_char()
+
+
+def test_an_ablation_without_a_place_for_its_results_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("ablation").write_text("a file")
+    monkeypatch.setattr("sys.argv", ["ablation.py", "vanilla"])
+    with pytest.raises(UserError, match=r"^ablation: .* is in the way"):
+        ablation.main()
