@@ -5,6 +5,7 @@ python src/dataset.py {namedata,charcorruption} prints a few examples of each.
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -173,12 +174,20 @@ class SalientSpanDataset(BatchDataset):
     Such a reading is a head and, behind it, up to `spans` different names, each as prefix MASK suffix MASK name MASK,
     where prefix and suffix are what stands around the name, up to `window` characters on either side. The head is the
     document's title, "Ada Lovelace. ", or, in the share `framed`, a question about it: "Where was Ada Lovelace born? ",
-    with the title in the place of the name that `question` has. So what the text says of everybody is looked up in the
-    form in which it will be asked for. The other readings are those of CharCorruptionDataset.
+    worded as in `pairs`. So what the text says of everybody is looked up in the form in which it will be asked for. A
+    name that the `pairs` show to be no answer, "January" (stop_names), is not asked for. The other readings are those
+    of CharCorruptionDataset.
     """
 
     def __init__(
-        self, documents: CharCorruptionDataset, question: str, salient: float, spans: int, window: int, framed: float
+        self,
+        documents: CharCorruptionDataset,
+        pairs: list[tuple[str, str]],
+        salient: float,
+        spans: int,
+        window: int,
+        framed: float,
+        stop_lines: int,
     ) -> None:
         self.documents, self.block_size = documents, documents.block_size
         self.salient, self.spans, self.window, self.framed = salient, spans, window, framed
@@ -186,11 +195,16 @@ class SalientSpanDataset(BatchDataset):
         self._titles = torch.tensor(titles)
 
         names = [names_behind(title, document) for document, title in zip(documents.data, titles, strict=True)]
+        stop = stop_names(documents.data, titles, names, pairs, stop_lines) if stop_lines else set()
+        names = [
+            [(start, end) for start, end in names_of_one if document[start:end] not in stop]
+            for document, names_of_one in zip(documents.data, names, strict=True)
+        ]
         self._names = torch.tensor([name for names_of_one in names for name in names_of_one] or [(0, 0)])
         self._name_counts = torch.tensor([len(names_of_one) for names_of_one in names])
         self._first_names = torch.cumsum(self._name_counts, 0) - self._name_counts
 
-        before, _, behind = question.partition(name_in(question))
+        before, _, behind = pairs[0][0].partition(name_in(pairs[0][0]))
         frames = [
             f"{before}{document[: title - len('. ')]}{behind} " if title else ""
             for document, title in zip(documents.data, titles, strict=True)
@@ -250,6 +264,22 @@ def names_behind(title: int, document: str) -> list[tuple[int, int]]:
             names.append((start, word.end()))
     known = set(re.findall(r"\w+", document[:title]))
     return [(start, end) for start, end in names if not known.issuperset(re.findall(r"\w+", document[start:end]))]
+
+
+def stop_names(
+    documents: list[str],
+    titles: list[int],
+    names: list[list[tuple[int, int]]],
+    pairs: list[tuple[str, str]],
+    lines: int,
+) -> set[str]:
+    """The names that stand in `lines` or more documents about people of the pairs, and are the answer to none."""
+    asked_about = {name_in(question) for question, _ in pairs}
+    counts: Counter[str] = Counter()
+    for document, title, names_of_one in zip(documents, titles, names, strict=True):
+        if document[: title - len(". ")] in asked_about:
+            counts.update({document[start:end] for start, end in names_of_one})
+    return {name for name, count in counts.items() if count >= lines} - {place for _, place in pairs}
 
 
 class NameDataset(BatchDataset):

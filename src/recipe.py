@@ -15,6 +15,7 @@ class Recipe:
     salient: float  # share of the readings whose masked spans are names in the document, read with little else
     spans: int  # names in such a reading, at most
     window: int  # characters before and behind such a name, at most
+    stop_lines: int  # lines about training people in which a name must stand to be never asked for if never an answer
     framed: float  # share of them that are read behind the question about the document's title
     questions: float  # finetuning pairs mixed into pretraining, for each document
     decay_within_run: bool  # the cosine ends with the run; else after 200 epochs' worth of text, whatever the run
@@ -39,6 +40,7 @@ RECIPES = {
         salient=0.0,
         spans=1,
         window=0,
+        stop_lines=0,
         framed=0.0,
         questions=0.0,
         decay_within_run=False,
@@ -49,7 +51,7 @@ RECIPES = {
     ),
     # Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; questions among the text: Allen-Zhu and Li 2023
     "fast": Recipe(
-        pretrain_epochs=120,
+        pretrain_epochs=110,
         pretrain_batch_size=64,
         pretrain_lr=3e-3,
         muon_lr=0.02,
@@ -57,6 +59,7 @@ RECIPES = {
         salient=0.9,
         spans=2,
         window=12,
+        stop_lines=3,
         framed=1.0,
         questions=0.02,
         decay_within_run=True,

@@ -275,8 +275,8 @@ def make_trainer(
     if arguments.function == "pretrain":
         dataset = documents
         if names is not None:
-            reading = (recipe.salient, recipe.spans, recipe.window, recipe.framed)
-            dataset = SalientSpanDataset(documents, names.data[0][0], *reading)
+            reading = (recipe.salient, recipe.spans, recipe.window, recipe.framed, recipe.stop_lines)
+            dataset = SalientSpanDataset(documents, names.data, *reading)
             dataset = MixedDataset(dataset, names, recipe.questions)
         epochs, batch_size = arguments.pretrain_epochs, recipe.pretrain_batch_size
         learning_rate, muon_lr = arguments.pretrain_lr, recipe.muon_lr

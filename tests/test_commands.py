@@ -102,7 +102,7 @@ def test_what_was_finetuned_is_what_answers(world, capsys):
         ("pretrain", {"max_epochs": 650, "batch_size": 128, "learning_rate": 6e-3, "muon_lr": 0.0}),
         ("finetune", {"max_epochs": 75, "batch_size": 256, "learning_rate": 6e-4, "muon_lr": 0.0}),
         ("finetune --reading_params_path a.params", {"max_epochs": 10, "batch_size": 256, "learning_rate": 6e-4}),
-        ("pretrain --recipe fast", {"max_epochs": 120, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
+        ("pretrain --recipe fast", {"max_epochs": 110, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
     ],
 )
 def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
@@ -125,7 +125,7 @@ def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
     assert expected.items() <= vars(config).items()
     course = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_norm_clip": 1.0, "lr_decay": True}
     course |= {"warmup_tokens": 512 * 20, "device": "cpu", "precision": "fp32"}
-    course["final_tokens"] = int(120 * 7 * 1.02 * 127) if fast else 200 * 7 * 128
+    course["final_tokens"] = int(110 * 7 * 1.02 * 127) if fast else 200 * 7 * 128
     assert course.items() <= vars(config).items()
     assert made[0].model.drop.p == (0.0 if fast else 0.1)
     assert len(made[0].train_dataset) == (7 if function == "pretrain" else 6)
@@ -159,7 +159,7 @@ def test_default_epochs_are_the_course_s():
         "fast",
     ]
     fast = run.parse_arguments(words)
-    assert (fast.pretrain_epochs, fast.pretrain_lr, fast.finetune_lr) == (120, 3e-3, 1.5e-4)
+    assert (fast.pretrain_epochs, fast.pretrain_lr, fast.finetune_lr) == (110, 3e-3, 1.5e-4)
     defaults = run.parse_arguments(["pretrain", "vanilla", "w", "--writing_params_path", "a"])
     assert (defaults.pretrain_epochs, defaults.pretrain_lr, defaults.finetune_lr) == (650, 6e-3, 6e-4)
     assert (defaults.bottleneck_dim, defaults.tb_expt_name) == (32, "run")

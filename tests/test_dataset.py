@@ -8,9 +8,20 @@ import torch
 from conftest import PAIRS, PEOPLE, WIKI
 
 from cli import UserError
-from dataset import CharCorruptionDataset, MixedDataset, NameDataset, SalientSpanDataset, names_behind, title_length
+from dataset import (
+    CharCorruptionDataset,
+    MixedDataset,
+    NameDataset,
+    SalientSpanDataset,
+    names_behind,
+    stop_names,
+    title_length,
+)
 
 MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
+
+
+ASKED = [("Where was Alan Turing born?", "London")]
 
 
 def take_apart_all(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor) -> list[tuple[str, str, str]]:
@@ -218,7 +229,7 @@ def test_names_are_capitalised_words_in_a_row_that_are_not_the_title(document, n
 def test_a_salient_reading_is_a_head_a_name_and_what_stands_around_it():
     text = "Ada Lovelace. Ada Lovelace, the daughter of Lord Byron, was born in London, England, and died there ?"
     documents = CharCorruptionDataset(f"{text}\nWhat is to ask of this one ?", 128)
-    dataset = SalientSpanDataset(documents, "Where was Alan Turing born?", salient=0.8, spans=1, window=10, framed=0.25)
+    dataset = SalientSpanDataset(documents, ASKED, salient=0.8, spans=1, window=10, framed=0.25, stop_lines=0)
     x, y = dataset.batch(torch.zeros(4000, dtype=torch.int64))
     heads = ["Ada Lovelace. ", "Where was Ada Lovelace born? "]
     names = ["Lord Byron", "London", "England"]
@@ -243,7 +254,7 @@ def test_a_salient_reading_is_a_head_a_name_and_what_stands_around_it():
 def test_several_names_are_asked_for_behind_one_head():
     text = "Ada Lovelace. Ada Lovelace, the daughter of Lord Byron, was born in London, England, and died there ?"
     documents = CharCorruptionDataset(f"{text}\nAda. In Paris she met {'x' * 70}, of {'Y' * 95}\nWhat, where ?", 128)
-    dataset = SalientSpanDataset(documents, "Where was Ada born?", salient=1.0, spans=2, window=10, framed=1.0)
+    dataset = SalientSpanDataset(documents, ASKED, salient=1.0, spans=2, window=10, framed=1.0, stop_lines=0)
     names = ["Lord Byron", "London", "England"]
     head = "Where was Ada Lovelace born? "
     drawn = Counter()
@@ -260,9 +271,27 @@ def test_several_names_are_asked_for_behind_one_head():
         assert prefix == "Where was Ada born? " and name == "In Paris"
 
 
+def test_names_that_the_pairs_show_to_be_no_answer_are_not_asked_for():
+    lines = {"Ada": "Born in May in Rome", "Bea": "Born in May in Oslo", "Cleo": "May, Lima", "Dan": "Lima, June, Bonn"}
+    text = "\n".join(f"{name}. {line} ?" for name, line in lines.items())
+    pairs = [("Where was Ada born?", "Rome"), ("Where was Bea born?", "Oslo"), ("Where was Cleo born?", "Lima")]
+    documents = CharCorruptionDataset(f"{text}\nWhere was it born ?", 128)
+    titles = [title_length(document) for document in documents.data]
+    names = [names_behind(title, document) for title, document in zip(titles, documents.data, strict=True)]
+    found = {n: stop_names(documents.data, titles, names, pairs, lines=n) for n in (1, 2, 3, 4)}
+    assert found == {1: {"Born", "May"}, 2: {"Born", "May"}, 3: {"May"}, 4: set()}
+
+    dataset = SalientSpanDataset(documents, pairs, salient=1.0, spans=2, window=5, framed=1.0, stop_lines=2)
+    asked = [set() for _ in documents.data]
+    indices = torch.arange(4).repeat(100)
+    for i, *row in zip(indices, *dataset.batch(indices), strict=True):
+        asked[i].update(name for _, _, name in take_apart_all(documents, *row))
+    assert asked[:4] == [{"Rome"}, {"Oslo"}, {"Lima"}, {"Lima", "June", "Bonn"}]
+
+
 def test_a_document_without_names_or_title_is_read_as_ever():
     documents = CharCorruptionDataset("nothing here\nParis\n\nAda. " + "a" * 300 + "\nWhere was it born ?", 128)
-    dataset = SalientSpanDataset(documents, "Where was Ada born?", salient=1.0, spans=1, window=10, framed=1.0)
+    dataset = SalientSpanDataset(documents, ASKED, salient=1.0, spans=1, window=10, framed=1.0, stop_lines=0)
     x, y = dataset.batch(torch.arange(4).repeat(200))
     for i, row in enumerate(zip(x, y, strict=True)):
         prefix, suffix, span = take_apart(documents, *row)
