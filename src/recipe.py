@@ -18,7 +18,7 @@ class Recipe:
     stop_lines: int  # lines about training people in which a name must stand to be never asked for if never an answer
     framed: float  # share of them that are read behind the question about the document's title
     questions: float  # finetuning pairs mixed into pretraining, for each document
-    decay_within_run: bool  # the cosine ends with the run; else after 200 epochs' worth of text, whatever the run
+    decay_within_run: bool  # to a tenth at the end of the run; else after 200 epochs' worth of text, whatever the run
     scratch_epochs: int  # finetuning without --reading_params_path
     finetune_epochs: int
     finetune_batch_size: int

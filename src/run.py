@@ -286,7 +286,8 @@ def make_trainer(
         epochs, batch_size = arguments.finetune_epochs, recipe.finetune_batch_size
         learning_rate, muon_lr = arguments.finetune_lr, 0.0
     course_tokens = 200 * len(documents) * BLOCK_SIZE
-    run_tokens = int(epochs * rows * (BLOCK_SIZE - 1))
+    run_tokens = epochs * rows * (BLOCK_SIZE - 1)
+    lowest = math.acos(-0.8) / math.pi  # how far along the cosine the rate has come down to its lowest, a tenth
     config = TrainerConfig(
         max_epochs=epochs,
         batch_size=batch_size,
@@ -294,7 +295,7 @@ def make_trainer(
         muon_lr=muon_lr,
         lr_decay=True,
         warmup_tokens=512 * 20,
-        final_tokens=run_tokens if recipe.decay_within_run else course_tokens,
+        final_tokens=int(run_tokens / lowest) if recipe.decay_within_run else course_tokens,
         device=arguments.device,
         precision=arguments.precision,
         micro_batch_rows=arguments.micro_batch_rows or 0,

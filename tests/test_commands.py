@@ -109,6 +109,7 @@ def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
     import trainer
     from checkpoint import save_params
     from model import GPT, GPTConfig
+    from trainer import learning_rate_multiplier
 
     made = []
 
@@ -125,7 +126,12 @@ def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
     assert expected.items() <= vars(config).items()
     course = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_norm_clip": 1.0, "lr_decay": True}
     course |= {"warmup_tokens": 512 * 20, "device": "cpu", "precision": "fp32"}
-    course["final_tokens"] = int(110 * 7 * 1.02 * 127) if fast else 200 * 7 * 128
+    if fast:  # the rate comes down to its lowest at the end of the run, no sooner
+        end = 110 * 7 * 1.02 * 127
+        rates = [learning_rate_multiplier(share * end, 512 * 20, config.final_tokens) for share in (0.9, 1.0)]
+        assert rates[0] > 0.15 and rates[1] == pytest.approx(0.1, abs=0.02)
+    else:
+        course["final_tokens"] = 200 * 7 * 128
     assert course.items() <= vars(config).items()
     assert made[0].model.drop.p == (0.0 if fast else 0.1)
     assert len(made[0].train_dataset) == (7 if function == "pretrain" else 6)
