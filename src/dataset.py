@@ -204,7 +204,8 @@ class SalientSpanDataset(BatchDataset):
         self._name_counts = torch.tensor([len(names_of_one) for names_of_one in names])
         self._first_names = torch.cumsum(self._name_counts, 0) - self._name_counts
 
-        before, _, behind = pairs[0][0].partition(name_in(pairs[0][0]))
+        question, _ = pairs[0]
+        before, _, behind = question.partition(name_in(question))
         frames = [
             f"{before}{document[: title - len('. ')]}{behind} " if title else ""
             for document, title in zip(documents.data, titles, strict=True)
@@ -323,8 +324,8 @@ class NameDataset(BatchDataset):
         source = (self._starts[indices][:, None] + position).clamp(max=self._ids.numel() - 1)
         pad = self.vocabulary.stoi[self.vocabulary.PAD_CHAR]
         string = self._ids[source].long().masked_fill(position >= self._lengths[indices][:, None], pad)
-        x, y = string[:, :-1], string[:, 1:]
-        return x.contiguous(), y.masked_fill(position[1:] < self._asked[indices][:, None], pad)
+        x, y = inputs_and_targets(string)
+        return x, y.masked_fill(position[1:] < self._asked[indices][:, None], pad)
 
 
 class MixedDataset(Dataset):

@@ -268,7 +268,7 @@ def make_trainer(
 ) -> "Trainer":
     """The trainer of this function by the recipe. Raises UserError."""
     from dataset import MixedDataset, SalientSpanDataset
-    from trainer import Trainer, TrainerConfig
+    from trainer import LOWEST_MULTIPLIER, Trainer, TrainerConfig
     from utils import set_seed
 
     recipe = RECIPES[arguments.recipe]
@@ -287,7 +287,7 @@ def make_trainer(
         learning_rate, muon_lr = arguments.finetune_lr, 0.0
     course_tokens = 200 * len(documents) * BLOCK_SIZE
     run_tokens = epochs * rows * (BLOCK_SIZE - 1)
-    lowest = math.acos(-0.8) / math.pi  # how far along the cosine the rate has come down to its lowest, a tenth
+    lowest = math.acos(2 * LOWEST_MULTIPLIER - 1) / math.pi  # how far along the cosine the rate is at its lowest
     config = TrainerConfig(
         max_epochs=epochs,
         batch_size=batch_size,

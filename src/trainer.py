@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+LOWEST_MULTIPLIER = 0.1  # of the learning rate, once the cosine has come down to it
 CPU_MICRO_BATCH_ROWS = 16  # small enough that sorted rows share a length, large enough for full-speed matmuls
 
 
@@ -89,7 +90,7 @@ def learning_rate_multiplier(tokens: int, warmup_tokens: int, final_tokens: int)
     if tokens < warmup_tokens:
         return tokens / max(1, warmup_tokens)
     progress = (tokens - warmup_tokens) / max(1, final_tokens - warmup_tokens)
-    return max(0.1, 0.5 * (1.0 + math.cos(math.pi * progress)))
+    return max(LOWEST_MULTIPLIER, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterator[tuple[Tensor, Tensor]]:
