@@ -3,10 +3,12 @@
 python src/dataset.py {namedata,charcorruption} prints a few examples of each.
 """
 
+import math
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,8 @@ from torch.utils.data import Dataset
 
 from cli import Parser, UserError, exit_on_user_error
 from files import name_in, parse_pairs, read_text
+
+MILLION = 10**6
 
 
 class BatchDataset(Dataset):
@@ -112,10 +116,10 @@ class CharCorruptionDataset(BatchDataset):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The documents `indices` (B,), corrupted: x and y of shape (B, block_size - 1), int64, where `indices` are."""
         self.move_to(indices.device)
-        return inputs_and_targets(self.corrupt(self._ids, self.draw(indices)))
+        return self.corrupt(self._ids, self.draw(indices))
 
-    def corrupt(self, ids: Tensor, reading: Reading) -> Tensor:
-        """The readings of `ids` with their spans moved to the end: (B, block_size), int64."""
+    def corrupt(self, ids: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+        """The readings of `ids` with their spans moved to the end: x and y of shape (B, block_size - 1), int64."""
         head, head_length, body, length, start, masked = (t[:, None] for t in reading)  # (B, 1)
 
         # prefix MASK suffix MASK masked_content MASK PAD...: for each position, where in the reading it comes from
@@ -127,7 +131,7 @@ class CharCorruptionDataset(BatchDataset):
         string = ids[source.clamp(0, ids.numel() - 1)].long()  # (B, block_size)
         is_mark = (position == start) | (position == second_mark) | (position == length + 2)
         string = string.masked_fill(is_mark, self.stoi[self.MASK_CHAR])
-        return string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR])
+        return inputs_and_targets(string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR]))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Raises ValueError that names a character which the vocabulary has not, or as a mark."""
@@ -168,15 +172,14 @@ def title_length(document: str) -> int:
 
 
 class SalientSpanDataset(BatchDataset):
-    """Documents read for their facts: in the share `salient` of the readings, the masked spans are names in it,
+    """Documents read for their facts: in the share `salient` of the readings, the masked span is a name in it,
     "Warsaw" or "Royal Academy" (salient span masking: Guu et al. 2020, REALM, section 3.4).
 
-    Such a reading is a head and, behind it, up to `spans` different names, each as prefix MASK suffix MASK name MASK,
-    where prefix and suffix are what stands around the name, up to `window` characters on either side. The head is the
-    document's title, "Ada Lovelace. ", or, in the share `framed`, a question about it: "Where was Ada Lovelace born? ",
-    worded as in `pairs`. So what the text says of everybody is looked up in the form in which it will be asked for. A
-    name that the `pairs` show to be no answer, "January" (stop_names), is not asked for. The other readings are those
-    of CharCorruptionDataset.
+    Such a reading is a head, up to `window` characters before the name, the name, and as many behind it. The head is
+    the document's title, "Ada Lovelace. ", or, in the share `framed`, a question about it: "Where was Ada Lovelace
+    born? ", worded as in `pairs`. So what the text says of everybody is looked up in the form in which it will be asked
+    for. With `by_odds`, names are drawn as they are likely to be an answer (answer_odds), else all alike. The other
+    readings are those of CharCorruptionDataset.
     """
 
     def __init__(
@@ -184,25 +187,28 @@ class SalientSpanDataset(BatchDataset):
         documents: CharCorruptionDataset,
         pairs: list[tuple[str, str]],
         salient: float,
-        spans: int,
         window: int,
         framed: float,
-        stop_lines: int,
+        by_odds: bool,
     ) -> None:
         self.documents, self.block_size = documents, documents.block_size
-        self.salient, self.spans, self.window, self.framed = salient, spans, window, framed
+        self.salient, self.window, self.framed = salient, window, framed
         titles = [title_length(document[:1000]) for document in documents.data]
         self._titles = torch.tensor(titles)
 
         names = [names_behind(title, document) for document, title in zip(documents.data, titles, strict=True)]
-        stop = stop_names(documents.data, titles, names, pairs, stop_lines) if stop_lines else set()
-        names = [
-            [(start, end) for start, end in names_of_one if document[start:end] not in stop]
-            for document, names_of_one in zip(documents.data, names, strict=True)
-        ]
         self._names = torch.tensor([name for names_of_one in names for name in names_of_one] or [(0, 0)])
-        self._name_counts = torch.tensor([len(names_of_one) for names_of_one in names])
-        self._first_names = torch.cumsum(self._name_counts, 0) - self._name_counts
+        self._has_names = torch.tensor([len(names_of_one) > 0 for names_of_one in names])
+        if by_odds:
+            weights = answer_odds(documents.data, titles, names, pairs)
+        else:
+            weights = [[1.0] * len(names_of_one) for names_of_one in names]
+        # the names of document i share the million from i * MILLION on; where the part of each ends
+        ends: list[int] = []
+        for i, weights_of_one in enumerate(weights):
+            sums = list(accumulate(weights_of_one))
+            ends += [i * MILLION + round(MILLION * so_far / sums[-1]) for so_far in sums]
+        self._ends = torch.tensor(ends, dtype=torch.int64)
 
         question, _ = pairs[0]
         before, _, behind = question.partition(name_in(question))
@@ -217,42 +223,31 @@ class SalientSpanDataset(BatchDataset):
     def __len__(self) -> int:
         return len(self.documents)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The documents `indices` (B,), read: x and y of shape (B, block_size - 1), int64, where `indices` are."""
-        self.move_to(indices.device)
-        self.documents.move_to(indices.device)
-        kind, frame, which = torch.rand(3, len(indices), device=indices.device)
-        framed, counts = frame < self.framed, self._name_counts[indices]
-        names = torch.where(kind < self.salient, counts.clamp(max=self.spans), 0)  # (B,), how many to ask for
-        first = (which * counts).long()
-        position = torch.arange(self.block_size, device=indices.device)  # (block_size,)
-        pad = self.documents.stoi[CharCorruptionDataset.PAD_CHAR]
-        string = torch.full((len(indices), self.block_size), pad, device=indices.device)
-        filled = torch.zeros_like(indices)
-        for number in range(self.spans):
-            reading = self.read(indices, (first + number) % counts.clamp(min=1), framed, filled == 0)
-            end = filled + reading.length + 3
-            fits = (number < names) & (end <= self.block_size) & (reading.start + reading.masked <= reading.length)
-            piece = self.documents.corrupt(self._ids, reading)
-            shifted = piece.gather(1, (position - filled[:, None]).clamp(min=0))
-            string = torch.where(fits[:, None] & (position >= filled[:, None]), shifted, string)
-            filled = torch.where(fits, end, filled)
-        plain = self.documents.corrupt(self.documents._ids, self.documents.draw(indices))
-        return inputs_and_targets(torch.where(filled[:, None] == 0, plain, string))
-
-    def read(self, indices: Tensor, which: Tensor, framed: Tensor, headed: Tensor) -> Reading:
-        """A reading of name number `which` of each of the documents, where `headed` behind a head; all (B,)."""
-        left, right = torch.rand(2, len(indices), device=indices.device)
+    def draw(self, indices: Tensor) -> Reading:
+        """What to read of the documents `indices` (B,), and which span of it to mask."""
+        kind, frame, which, left, right = torch.rand(5, len(indices), device=indices.device)
+        framed = frame < self.framed
         document, title = self.documents._starts[indices], self._titles[indices]
         head = torch.where(framed, self._frames[indices], document)
-        head_length = torch.where(headed, torch.where(framed, self._frame_lengths[indices], title), 0)
-        name = (self._first_names[indices] + which).clamp(max=len(self._names) - 1)
-        start, end = self._names[name].unbind(1)  # (B,), in the document
+        head_length = torch.where(framed, self._frame_lengths[indices], title)
+
+        name = torch.searchsorted(self._ends, indices * MILLION + (which * MILLION).long(), right=True)
+        start, end = self._names[name.clamp(max=len(self._names) - 1)].unbind(1)  # (B,), in the document
         first = torch.maximum(title, start - (left * (self.window + 1)).long())
         last = torch.minimum(self.documents._lengths[indices], end + (right * (self.window + 1)).long())
         last = torch.minimum(last, first + self.documents.max_length - head_length)
         moved = head_length - first  # from a place in the document to the same in the reading
-        return Reading(head, head_length, document + first, last + moved, start + moved, end - start)
+        reading = Reading(head, head_length, document + first, last + moved, start + moved, end - start)
+
+        salient = (kind < self.salient) & self._has_names[indices] & (end <= last)
+        plain = self.documents.draw(indices)
+        return Reading(*(torch.where(salient, a, b) for a, b in zip(reading, plain, strict=True)))
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The documents `indices` (B,), read: x and y of shape (B, block_size - 1), int64, where `indices` are."""
+        self.move_to(indices.device)
+        self.documents.move_to(indices.device)
+        return self.documents.corrupt(self._ids, self.draw(indices))
 
 
 def names_behind(title: int, document: str) -> list[tuple[int, int]]:
@@ -267,20 +262,37 @@ def names_behind(title: int, document: str) -> list[tuple[int, int]]:
     return [(start, end) for start, end in names if not known.issuperset(re.findall(r"\w+", document[start:end]))]
 
 
-def stop_names(
-    documents: list[str],
-    titles: list[int],
-    names: list[list[tuple[int, int]]],
-    pairs: list[tuple[str, str]],
-    lines: int,
-) -> set[str]:
-    """The names that stand in `lines` or more documents about people of the pairs, and are the answer to none."""
-    asked_about = {name_in(question) for question, _ in pairs}
-    counts: Counter[str] = Counter()
+def answer_odds(
+    documents: list[str], titles: list[int], names: list[list[tuple[int, int]]], pairs: list[tuple[str, str]]
+) -> list[list[float]]:
+    """For each name of each document, the odds that it is what a question asks for, up to a constant factor.
+
+    Naive Bayes with two features, the name ("January" never is) and the two words before it ("born in" often are),
+    counted where the pairs tell which name is the answer: the learned answer extraction of Lewis et al. 2021 (PAQ).
+    """
+
+    def features(document: str, title: int, start: int, end: int) -> list[tuple[str, ...]]:
+        words = re.findall(r"\w+|[^\w ]", document[max(title, start - 40) : start])
+        return [(document[start:end],), ("behind", *words[-2:])]
+
+    place_of = {name_in(question): place for question, place in pairs}
+    counts: dict[bool, Counter[tuple[str, ...]]] = {True: Counter(), False: Counter()}  # of features, by is-an-answer
+    totals = {True: 1, False: 1}
     for document, title, names_of_one in zip(documents, titles, names, strict=True):
-        if document[: title - len(". ")] in asked_about:
-            counts.update({document[start:end] for start, end in names_of_one})
-    return {name for name, count in counts.items() if count >= lines} - {place for _, place in pairs}
+        place = place_of.get(document[: title - len(". ")])
+        for start, end in names_of_one if place else []:
+            is_answer = document[start:end] == place
+            counts[is_answer].update(features(document, title, start, end))
+            totals[is_answer] += 1
+    prior = totals[True] / totals[False]
+
+    def odds(feature: tuple[str, ...]) -> float:
+        return (counts[True][feature] + prior) / (counts[False][feature] + 1)  # the prior's where it was never seen
+
+    return [
+        [math.prod(odds(feature) for feature in features(document, title, *name)) for name in names_of_one]
+        for document, title, names_of_one in zip(documents, titles, names, strict=True)
+    ]
 
 
 class NameDataset(BatchDataset):

@@ -12,11 +12,10 @@ class Recipe:
     pretrain_lr: float
     muon_lr: float  # of Muon on the matrices inside the blocks while pretraining; 0: AdamW trains all
     dropout: float
-    salient: float  # share of the readings whose masked spans are names in the document, read with little else
-    spans: int  # names in such a reading, at most
+    salient: float  # share of the readings whose masked span is a name in the document, read with little else
     window: int  # characters before and behind such a name, at most
-    stop_lines: int  # lines about training people in which a name must stand to be never asked for if never an answer
     framed: float  # share of them that are read behind the question about the document's title
+    by_odds: bool  # names are drawn as the finetuning pairs make them likely to be an answer; else all alike
     questions: float  # finetuning pairs mixed into pretraining, for each document
     decay_within_run: bool  # to a tenth at the end of the run; else after 200 epochs' worth of text, whatever the run
     scratch_epochs: int  # finetuning without --reading_params_path
@@ -38,10 +37,9 @@ RECIPES = {
         muon_lr=0.0,
         dropout=0.1,
         salient=0.0,
-        spans=1,
         window=0,
-        stop_lines=0,
         framed=0.0,
+        by_odds=False,
         questions=0.0,
         decay_within_run=False,
         scratch_epochs=75,
@@ -49,18 +47,18 @@ RECIPES = {
         finetune_batch_size=256,
         finetune_lr=6e-4,
     ),
-    # Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; questions among the text: Allen-Zhu and Li 2023
+    # Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; likely answers: Lewis et al. 2021;
+    # questions among the text: Allen-Zhu and Li 2023
     "fast": Recipe(
-        pretrain_epochs=110,
+        pretrain_epochs=60,
         pretrain_batch_size=64,
         pretrain_lr=3e-3,
         muon_lr=0.02,
         dropout=0.0,
         salient=0.9,
-        spans=2,
         window=12,
-        stop_lines=3,
         framed=1.0,
+        by_odds=True,
         questions=0.02,
         decay_within_run=True,
         scratch_epochs=75,

@@ -275,7 +275,7 @@ def make_trainer(
     if arguments.function == "pretrain":
         dataset = documents
         if names is not None:
-            reading = (recipe.salient, recipe.spans, recipe.window, recipe.framed, recipe.stop_lines)
+            reading = (recipe.salient, recipe.window, recipe.framed, recipe.by_odds)
             dataset = SalientSpanDataset(documents, names.data, *reading)
             dataset = MixedDataset(dataset, names, recipe.questions)
         epochs, batch_size = arguments.pretrain_epochs, recipe.pretrain_batch_size
@@ -287,15 +287,17 @@ def make_trainer(
         learning_rate, muon_lr = arguments.finetune_lr, 0.0
     course_tokens = 200 * len(documents) * BLOCK_SIZE
     run_tokens = epochs * rows * (BLOCK_SIZE - 1)
+    warmup_tokens = 512 * 20
     lowest = math.acos(2 * LOWEST_MULTIPLIER - 1) / math.pi  # how far along the cosine the rate is at its lowest
+    within_run = warmup_tokens + int((run_tokens - warmup_tokens) / lowest)
     config = TrainerConfig(
         max_epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         muon_lr=muon_lr,
         lr_decay=True,
-        warmup_tokens=512 * 20,
-        final_tokens=int(run_tokens / lowest) if recipe.decay_within_run else course_tokens,
+        warmup_tokens=warmup_tokens,
+        final_tokens=within_run if recipe.decay_within_run else course_tokens,
         device=arguments.device,
         precision=arguments.precision,
         micro_batch_rows=arguments.micro_batch_rows or 0,

@@ -102,7 +102,7 @@ def test_what_was_finetuned_is_what_answers(world, capsys):
         ("pretrain", {"max_epochs": 650, "batch_size": 128, "learning_rate": 6e-3, "muon_lr": 0.0}),
         ("finetune", {"max_epochs": 75, "batch_size": 256, "learning_rate": 6e-4, "muon_lr": 0.0}),
         ("finetune --reading_params_path a.params", {"max_epochs": 10, "batch_size": 256, "learning_rate": 6e-4}),
-        ("pretrain --recipe fast", {"max_epochs": 110, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
+        ("pretrain --recipe fast", {"max_epochs": 60, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
     ],
 )
 def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
@@ -127,9 +127,9 @@ def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
     course = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_norm_clip": 1.0, "lr_decay": True}
     course |= {"warmup_tokens": 512 * 20, "device": "cpu", "precision": "fp32"}
     if fast:  # the rate comes down to its lowest at the end of the run, no sooner
-        end = 110 * 7 * 1.02 * 127
+        end = 60 * 7 * 1.02 * 127
         rates = [learning_rate_multiplier(share * end, 512 * 20, config.final_tokens) for share in (0.9, 1.0)]
-        assert rates[0] > 0.15 and rates[1] == pytest.approx(0.1, abs=0.02)
+        assert rates[0] > 0.15 and rates[1] == pytest.approx(0.1, abs=1e-3)
     else:
         course["final_tokens"] = 200 * 7 * 128
     assert course.items() <= vars(config).items()
@@ -165,7 +165,7 @@ def test_default_epochs_are_the_course_s():
         "fast",
     ]
     fast = run.parse_arguments(words)
-    assert (fast.pretrain_epochs, fast.pretrain_lr, fast.finetune_lr) == (110, 3e-3, 1.5e-4)
+    assert (fast.pretrain_epochs, fast.pretrain_lr, fast.finetune_lr) == (60, 3e-3, 1.5e-4)
     defaults = run.parse_arguments(["pretrain", "vanilla", "w", "--writing_params_path", "a"])
     assert (defaults.pretrain_epochs, defaults.pretrain_lr, defaults.finetune_lr) == (650, 6e-3, 6e-4)
     assert (defaults.bottleneck_dim, defaults.tb_expt_name) == (32, "run")

@@ -13,8 +13,8 @@ from dataset import (
     MixedDataset,
     NameDataset,
     SalientSpanDataset,
+    answer_odds,
     names_behind,
-    stop_names,
     title_length,
 )
 
@@ -24,22 +24,16 @@ MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
 ASKED = [("Where was Alan Turing born?", "London")]
 
 
-def take_apart_all(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor) -> list[tuple[str, str, str]]:
-    """(prefix, suffix, masked_content) of every span of an example, after checking its form."""
+def take_apart(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str, str]:
+    """(prefix, suffix, masked_content) of an example, after checking its form."""
     assert x.shape == y.shape == (dataset.block_size - 1,)
     assert x.dtype == y.dtype == torch.int64
     assert torch.equal(x[1:], y[:-1])
     string = dataset.itos[int(x[0])] + dataset.decode(y)
     content = string.rstrip(PAD)
     assert PAD not in content
-    *parts, end = content.split(MASK)
+    prefix, suffix, masked, end = content.split(MASK)
     assert end == ""
-    return list(zip(parts[::3], parts[1::3], parts[2::3], strict=True))
-
-
-def take_apart(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor) -> tuple[str, str, str]:
-    """(prefix, suffix, masked_content) of an example with one span."""
-    ((prefix, suffix, masked),) = take_apart_all(dataset, x, y)
     return prefix, suffix, masked
 
 
@@ -229,7 +223,7 @@ def test_names_are_capitalised_words_in_a_row_that_are_not_the_title(document, n
 def test_a_salient_reading_is_a_head_a_name_and_what_stands_around_it():
     text = "Ada Lovelace. Ada Lovelace, the daughter of Lord Byron, was born in London, England, and died there ?"
     documents = CharCorruptionDataset(f"{text}\nWhat is to ask of this one ?", 128)
-    dataset = SalientSpanDataset(documents, ASKED, salient=0.8, spans=1, window=10, framed=0.25, stop_lines=0)
+    dataset = SalientSpanDataset(documents, ASKED, salient=0.8, window=10, framed=0.25, by_odds=False)
     x, y = dataset.batch(torch.zeros(4000, dtype=torch.int64))
     heads = ["Ada Lovelace. ", "Where was Ada Lovelace born? "]
     names = ["Lord Byron", "London", "England"]
@@ -251,47 +245,42 @@ def test_a_salient_reading_is_a_head_a_name_and_what_stands_around_it():
             assert abs(drawn[head, name] / 4000 - 0.8 * share / 3) < 0.03
 
 
-def test_several_names_are_asked_for_behind_one_head():
-    text = "Ada Lovelace. Ada Lovelace, the daughter of Lord Byron, was born in London, England, and died there ?"
-    documents = CharCorruptionDataset(f"{text}\nAda. In Paris she met {'x' * 70}, of {'Y' * 95}\nWhat, where ?", 128)
-    dataset = SalientSpanDataset(documents, ASKED, salient=1.0, spans=2, window=10, framed=1.0, stop_lines=0)
-    names = ["Lord Byron", "London", "England"]
-    head = "Where was Ada Lovelace born? "
-    drawn = Counter()
-    for row in zip(*dataset.batch(torch.zeros(3000, dtype=torch.int64)), strict=True):
-        (prefix, suffix, first), (next_prefix, next_suffix, second) = take_apart_all(documents, *row)
-        assert prefix.startswith(head) and not next_prefix.startswith(head)
-        assert prefix[len(head) :] + first + suffix in text and next_prefix + second + next_suffix in text
-        assert max(len(prefix) - len(head), len(suffix), len(next_prefix), len(next_suffix)) <= 10
-        drawn[first, second] += 1
-    assert set(drawn) == {(names[i], names[(i + 1) % 3]) for i in range(3)}  # never one name twice
-    assert all(abs(n / 3000 - 1 / 3) < 0.04 for n in drawn.values())
-    for row in zip(*dataset.batch(torch.ones(400, dtype=torch.int64)), strict=True):
-        prefix, _, name = take_apart(documents, *row)  # the other name fits neither alone nor behind the first
-        assert prefix == "Where was Ada born? " and name == "In Paris"
+def test_names_are_drawn_as_the_pairs_make_them_likely_to_be_an_answer():
+    lines = ["Ada. in May she was born in Rome ?", "Bea. in May she was born in Oslo, and died in May ?"]
+    lines += ["Cleo. in Rome she met a Dane ?", "What of it ?"]  # in no pair
+    pairs = [("Where was Ada born?", "Rome"), ("Where was Bea born?", "Oslo"), ("Where was Zoe born?", "May")]
+    documents = CharCorruptionDataset("\n".join(lines), 128)
+    titles = [title_length(line) for line in lines]
+    names = [names_behind(title, line) for title, line in zip(titles, lines, strict=True)]
+    prior = (2 + 1) / (3 + 1)  # two of the five names in lines about people of the pairs are answers
+    rome = oslo = (1 + prior) / (0 + 1)
+    may = (0 + prior) / (3 + 1)
+    behind_in, behind_born_in, behind_died_in = (0 + prior) / (2 + 1), (2 + prior) / (0 + 1), (0 + prior) / (1 + 1)
+    odds = [
+        [may * behind_in, rome * behind_born_in],
+        [may * behind_in, oslo * behind_born_in, may * behind_died_in],
+        [rome * behind_in, prior * prior],  # neither "Dane" nor "met a" was counted
+        [],
+    ]
+    for found, expected in zip(answer_odds(lines, titles, names, pairs), [*odds[:3], [prior * prior]], strict=True):
+        assert found == pytest.approx(expected)
 
-
-def test_names_that_the_pairs_show_to_be_no_answer_are_not_asked_for():
-    lines = {"Ada": "Born in May in Rome", "Bea": "Born in May in Oslo", "Cleo": "May, Lima", "Dan": "Lima, June, Bonn"}
-    text = "\n".join(f"{name}. {line} ?" for name, line in lines.items())
-    pairs = [("Where was Ada born?", "Rome"), ("Where was Bea born?", "Oslo"), ("Where was Cleo born?", "Lima")]
-    documents = CharCorruptionDataset(f"{text}\nWhere was it born ?", 128)
-    titles = [title_length(document) for document in documents.data]
-    names = [names_behind(title, document) for title, document in zip(titles, documents.data, strict=True)]
-    found = {n: stop_names(documents.data, titles, names, pairs, lines=n) for n in (1, 2, 3, 4)}
-    assert found == {1: {"Born", "May"}, 2: {"Born", "May"}, 3: {"May"}, 4: set()}
-
-    dataset = SalientSpanDataset(documents, pairs, salient=1.0, spans=2, window=5, framed=1.0, stop_lines=2)
-    asked = [set() for _ in documents.data]
-    indices = torch.arange(4).repeat(100)
-    for i, *row in zip(indices, *dataset.batch(indices), strict=True):
-        asked[i].update(name for _, _, name in take_apart_all(documents, *row))
-    assert asked[:4] == [{"Rome"}, {"Oslo"}, {"Lima"}, {"Lima", "June", "Bonn"}]
+    dataset = SalientSpanDataset(documents, pairs, salient=1.0, window=3, framed=1.0, by_odds=True)
+    drawn = [Counter() for _ in lines]
+    for i in torch.arange(4).repeat(1000).split(4000):
+        for line, *row in zip(i, *dataset.batch(i), strict=True):
+            drawn[line][take_apart(documents, *row)[2]] += 1
+    for line, of_line in enumerate(odds[:3]):
+        of_name = Counter()
+        for (start, end), weight in zip(names[line], of_line, strict=True):
+            of_name[lines[line][start:end]] += weight / sum(of_line)
+        assert drawn[line].keys() <= of_name.keys()
+        assert all(abs(drawn[line][name] / 1000 - share) < 0.05 for name, share in of_name.items())
 
 
 def test_a_document_without_names_or_title_is_read_as_ever():
     documents = CharCorruptionDataset("nothing here\nParis\n\nAda. " + "a" * 300 + "\nWhere was it born ?", 128)
-    dataset = SalientSpanDataset(documents, ASKED, salient=1.0, spans=1, window=10, framed=1.0, stop_lines=0)
+    dataset = SalientSpanDataset(documents, ASKED, salient=1.0, window=10, framed=1.0, by_odds=True)
     x, y = dataset.batch(torch.arange(4).repeat(200))
     for i, row in enumerate(zip(x, y, strict=True)):
         prefix, suffix, span = take_apart(documents, *row)

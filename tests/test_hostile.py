@@ -242,7 +242,7 @@ def test_a_long_line_and_a_million_rows_are_read_in_seconds(tmp_path):
     start = time.perf_counter()
     long = "A. B. " * 1_700_000  # ten megabytes of initials
     documents = CharCorruptionDataset(f"{long}\n{WIKI * 170_000}", 128)  # and a million documents
-    SalientSpanDataset(documents, [("Where was Ada born?", "London")], 0.5, 2, 10, 0.5, 3).batch(torch.arange(8))
+    SalientSpanDataset(documents, [("Where was Ada born?", "London")], 0.5, 10, 0.5, True).batch(torch.arange(8))
     assert len(documents) == 7 * 170_000 - 170_000 + 2
     documents.batch(torch.arange(8))
     assert len(parse_pairs(PAIRS * 170_000)) == 6 * 170_000

@@ -39,7 +39,7 @@ def small_trainer(precision: str = "fp32", seed: int = 0, **wanted) -> Trainer:
     documents = CharCorruptionDataset(WIKI, 128)
     model = GPT(GPTConfig(documents.vocab_size, 128, n_layer=2, n_head=2, n_embd=32))
     settings = {"max_epochs": 5, "batch_size": 3, "learning_rate": 1e-2, "lr_decay": True, "device": "cpu"}
-    readings = SalientSpanDataset(documents, [("Where was Ada born?", "London")], 0.5, 2, 10, 0.5, 3)
+    readings = SalientSpanDataset(documents, [("Where was Ada born?", "London")], 0.5, 10, 0.5, True)
     return Trainer(model, readings, None, TrainerConfig(precision=precision, **(settings | wanted)))
 
 
