@@ -4,7 +4,8 @@ python scripts/ablation.py rope                                the recipe as it 
 python scripts/ablation.py rope framed=0 questions=0.25        with settings of src/recipe.py changed
 
 The pairs are cut in two: a model is trained as ever with the first part, and asked about the others, which are read
-but in no pair. So settings are chosen without the people that count in the end. Adds a row to ablation/results.tsv.
+but in no pair. So settings are chosen without the people that count in the end. Adds a row to ablation/results.tsv;
+`masked` there is in how many % of the readings of the others' lines the masked span is the place.
 """
 
 import random
@@ -21,7 +22,18 @@ from files import atomic_write, check_folder, count_right, name_in, parse_pairs,
 from recipe import RECIPES, Recipe
 
 FOLDER = Path("ablation")
-COLUMNS = ["variant", "settings", "people", "asked", "seed", "seconds", "pretrained", "finetuned", "trained_on"]
+COLUMNS = [
+    "variant",
+    "settings",
+    "people",
+    "asked",
+    "seed",
+    "seconds",
+    "masked",
+    "pretrained",
+    "finetuned",
+    "trained_on",
+]
 
 
 def changed(recipe: Recipe, settings: list[str]) -> Recipe:
@@ -53,6 +65,22 @@ def write_world(text: str, pairs: list[tuple[str, str]], people: int | None) -> 
         with atomic_write(FOLDER / f"{name}.tsv") as file:
             file.write("".join(f"{question}\t{place}\n" for question, place in part).encode())
     return parts
+
+
+def percent_masked(recipe: Recipe, text: str, parts: dict[str, list[tuple[str, str]]]) -> float:
+    """In how many % of the readings of the lines about those who are asked about the masked span is the place."""
+    import torch
+
+    from dataset import CharCorruptionDataset, SalientSpanDataset, title_length
+
+    documents = CharCorruptionDataset(text, run.BLOCK_SIZE)
+    dataset = SalientSpanDataset(documents, parts["trained_on"], *recipe.reading)
+    places = {name_in(question): place for question, place in parts["asked"]}
+    place_of = [places.get(document[: title_length(document) - len(". ")]) for document in documents.data]
+    lines = [i for i, place in enumerate(place_of) if place] * 20
+    x, _ = dataset.batch(torch.tensor(lines))
+    spans = [documents.decode(row).split(documents.MASK_CHAR)[2] for row in x]
+    return 100 * sum(span == place_of[line] for span, line in zip(spans, lines, strict=True)) / len(lines)
 
 
 def main() -> None:
@@ -88,7 +116,16 @@ def main() -> None:
     seconds = f"{time.perf_counter() - started:.0f}"
     people = str(arguments.people or "all")
     asked = str(len(parts["asked"]))
-    row = [arguments.variant, " ".join(arguments.settings), people, asked, str(arguments.seed), seconds]
+    masked = percent_masked(RECIPES["changed"], read_text(f"{FOLDER}/wiki.txt"), parts)
+    row = [
+        arguments.variant,
+        " ".join(arguments.settings),
+        people,
+        asked,
+        str(arguments.seed),
+        seconds,
+        f"{masked:.1f}",
+    ]
     row += [percent(pretrained, "asked"), percent(finetuned, "asked"), percent(finetuned, "trained_on")]
     results = FOLDER / "results.tsv"
     with results.open("a", encoding="utf-8") as file:

@@ -24,6 +24,11 @@ class Recipe:
     finetune_lr: float
 
     @property
+    def reading(self) -> tuple[float, int, float, bool]:
+        """What SalientSpanDataset is told."""
+        return self.salient, self.window, self.framed, self.by_odds
+
+    @property
     def pretrains_on_pairs(self) -> bool:
         """Whether pretraining needs the finetuning pairs: their questions, or how a question is worded."""
         return self.questions > 0 or self.salient > 0

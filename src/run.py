@@ -275,8 +275,7 @@ def make_trainer(
     if arguments.function == "pretrain":
         dataset = documents
         if names is not None:
-            reading = (recipe.salient, recipe.window, recipe.framed, recipe.by_odds)
-            dataset = SalientSpanDataset(documents, names.data, *reading)
+            dataset = SalientSpanDataset(documents, names.data, *recipe.reading)
             dataset = MixedDataset(dataset, names, recipe.questions)
         epochs, batch_size = arguments.pretrain_epochs, recipe.pretrain_batch_size
         learning_rate, muon_lr = arguments.pretrain_lr, recipe.muon_lr

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import PAIRS, PEOPLE, WIKI
 
 from cli import UserError
@@ -49,6 +50,18 @@ def test_who_is_asked_about_is_read_but_in_no_pair(tmp_path, monkeypatch, people
     assert sorted(os.listdir("ablation")) == ["asked.tsv", "trained_on.tsv", "wiki.txt"]
     for name, part in parts.items():
         assert parse_pairs(Path(f"ablation/{name}.tsv").read_text(encoding="utf-8")) == part
+
+
+def test_the_share_of_readings_for_the_place_is_counted_over_those_asked_about():
+    text = "A. B. Ada. she went to Rome\nBea. from Oslo she went to Bonn\nCleo. she went to Lima\nWhere was it born?"
+    parts = {"asked": [("Where was A. B. Ada born?", "Rome"), ("Where was Bea born?", "Oslo")]}
+    parts["trained_on"] = [("Where was Cleo born?", "Lima")]
+    recipe = ablation.changed(RECIPES["fast"], ["salient=1", "by_odds=False"])
+    torch.manual_seed(0)
+    shares = [
+        ablation.percent_masked(recipe, text * 20, parts) for text in (text + "\n", text.replace("Oslo", "here") + "\n")
+    ]
+    assert shares == [pytest.approx(75, abs=4), 50.0]
 
 
 def test_invented_people_are_nobody_in_the_text_and_can_be_spelled_with_it():
