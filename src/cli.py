@@ -47,11 +47,18 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         sys.exit(1)
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there are any: "(default: None)" tells nobody anything."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose help shows defaults and whose errors are UserErrors, one line each."""
 
     def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(description=description, formatter_class=HelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")

@@ -62,7 +62,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option("--writing_params_path", help="where pretrain and finetune write the parameters")
     option(
         "--finetune_corpus_path",
-        help="question<TAB>place rows to finetune on; the fast recipe also mixes them into pretraining",
+        help="question<TAB>place rows to finetune on; the fast recipe's pretraining needs them too",
     )
     option(
         "--eval_corpus_path",

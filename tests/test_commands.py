@@ -207,6 +207,7 @@ def test_help_names_the_options_and_their_defaults(world, script, mentioned):
     result = command(str(ROOT / script), "--help", cwd=world)
     text = " ".join(result.stdout.split())
     assert result.returncode == 0 and all(word in text for word in mentioned)
+    assert "default: None" not in text and "default: False" not in text
 
 
 def test_help_does_not_wait_for_torch(world):
