@@ -4,12 +4,15 @@ attention   docs/attention.png: where one head and two heads look when a key var
 lengths     docs/lengths.png: the time of a step over block_size, from what benchmarks/speed.py lengths prints, piped in
 play_char   docs/play_char.png: the picture of the loss in mingpt-demo/play_char.ipynb, as it was last run
 knowledge   docs/knowledge.png: what the probability of an answer tells, from a report of run.py evaluate, piped in
+exposures   docs/exposures.png: accuracy over how often the text was read, from what pretrain printed with an
+            --eval_corpus_path into files; pipe in what grep "dev accuracy" FILE FILE prints
 """
 
 import argparse
 import base64
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -89,6 +92,23 @@ def knowledge() -> plt.Figure:
     return figure
 
 
+def exposures() -> plt.Figure:
+    """Accuracy over epochs, a curve a file, from what grep finds in the files. Raises UserError for anything else."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in sys.stdin:
+        if found := re.fullmatch(r"(.+):epoch (\d+): dev accuracy \(%\) (\S+)\n", line):
+            curves.setdefault(Path(found[1]).stem, []).append((int(found[2]), float(found[3])))
+    if not curves:
+        raise UserError('standard input: no accuracies; pipe in what grep "dev accuracy" FILE FILE prints')
+    figure, axis = plt.subplots(figsize=(6, 3.5))
+    for name, points in curves.items():
+        axis.plot(*zip(*points, strict=True), marker=".", label=name)
+    axis.set(xscale="log", xlabel="times each line was read", ylabel="right, of people never finetuned on (%)")
+    axis.xaxis.set_major_formatter(lambda epoch, _: f"{epoch:.0f}")
+    axis.legend()
+    return figure
+
+
 def play_char() -> plt.Figure:
     """The first picture among the outputs of the notebook. Raises UserError where it was saved without."""
     cells = json.loads((DOCS.parent / "mingpt-demo" / "play_char.ipynb").read_text(encoding="utf-8"))["cells"]
@@ -105,7 +125,8 @@ def play_char() -> plt.Figure:
 def main() -> None:
     parser = Parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    drawn = {"attention": attention, "lengths": lengths, "knowledge": knowledge, "play_char": play_char}
+    pictures = [attention, lengths, knowledge, exposures, play_char]
+    drawn = {picture.__name__: picture for picture in pictures}
     parser.add_argument("what", choices=list(drawn))
     what = parser.parse_args().what
     figure = drawn[what]()

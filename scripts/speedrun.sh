@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The fast recipe against the clock: pretrain, finetune, evaluate; when 10 and 25 % were reached; all of it in speedrun/log.
+# What pretraining printed is kept in speedrun/VARIANT.SEED.curve, for scripts/pictures.py exposures.
 # usage: bash scripts/speedrun.sh [VARIANT [SEED [FOLDER]]]     vanilla, 0 and this project's own files are the defaults;
 #        FOLDER holds wiki.txt, birth_places_train.tsv and birth_dev.tsv
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VARIANT=${1:-vanilla} SEED=${2:-0} FOLDER=${3:-.}
 if [ $# -gt 3 ] || ! [[ $SEED =~ ^[0-9]+$ ]] || ! [ -e "$FOLDER/wiki.txt" ]; then
-    sed -n '3,4s/^# //p' scripts/speedrun.sh >&2
+    sed -n '4,5s/^# //p' scripts/speedrun.sh >&2
     exit 2
 fi
 source scripts/setup.sh requirements.txt
@@ -37,7 +38,7 @@ reached() { # notes when the accuracy on the asked people, which is only watched
 
 : > "$NAME.reached"
 SECONDS=0
-$RUN pretrain $COMMON $PAIRS $ASKED --writing_params_path "$NAME.pretrain.params" | reached
+$RUN pretrain $COMMON $PAIRS $ASKED --writing_params_path "$NAME.pretrain.params" | tee "$NAME.curve" | reached
 $RUN finetune $COMMON $PAIRS --reading_params_path "$NAME.pretrain.params" --writing_params_path "$NAME.finetune.params"
 ACCURACY=$($RUN evaluate $COMMON $ASKED --reading_params_path "$NAME.finetune.params" \
     --outputs_path "$NAME.predictions" | grep Correct)

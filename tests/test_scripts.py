@@ -95,6 +95,22 @@ def test_what_is_no_report_is_not_drawn(monkeypatch, given):
         pictures.knowledge()
 
 
+def test_the_picture_of_exposures_has_a_curve_for_each_file(monkeypatch):
+    accuracies = {"fast": [(3, 1.25), (6, 40)], "course": [(33, 0)]}
+    lines = [
+        f"runs/{name}.txt:epoch {epoch}: dev accuracy (%) {percent}\n"
+        for name, points in accuracies.items()
+        for epoch, percent in points
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(lines)))
+    (axis,) = pictures.exposures().axes
+    drawn = {line.get_label(): [tuple(point) for point in line.get_xydata()] for line in axis.lines}
+    assert drawn == accuracies
+    monkeypatch.setattr("sys.stdin", io.StringIO("epoch 3: dev accuracy (%) 1.25\n"))  # of which file?
+    with pytest.raises(UserError, match=r"^standard input: no accuracies; "):
+        pictures.exposures()
+
+
 def test_a_notebook_without_its_picture_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "DOCS", tmp_path / "docs")
     (tmp_path / "mingpt-demo").mkdir()
