@@ -278,6 +278,14 @@ def test_names_are_drawn_as_the_pairs_make_them_likely_to_be_an_answer():
         assert all(abs(drawn[line][name] / 1000 - share) < 0.05 for name, share in of_name.items())
 
 
+@pytest.mark.parametrize(("drawn", "names"), [(0.0, ["Rome", "Oslo"]), (1 - 2**-24, ["Bonn", "Lima"])])
+def test_the_least_and_the_largest_draw_are_names_of_the_document_itself(monkeypatch, drawn, names):
+    documents = CharCorruptionDataset("Ada. in Rome or Bonn ?\nBea. in Oslo or Lima ?\nWhere was it born", 128)
+    dataset = SalientSpanDataset(documents, ASKED, salient=1.0, window=3, framed=1.0, by_odds=True)
+    monkeypatch.setattr(torch, "rand", lambda *shape, device: torch.full(shape, drawn))
+    assert [take_apart(documents, *row)[2] for row in zip(*dataset.batch(torch.arange(2)), strict=True)] == names
+
+
 def test_a_document_without_names_or_title_is_read_as_ever():
     documents = CharCorruptionDataset("nothing here\nParis\n\nAda. " + "a" * 300 + "\nWhere was it born ?", 128)
     dataset = SalientSpanDataset(documents, ASKED, salient=1.0, window=10, framed=1.0, by_odds=True)
