@@ -22,18 +22,6 @@ from files import atomic_write, check_folder, count_right, name_in, parse_pairs,
 from recipe import RECIPES, Recipe
 
 FOLDER = Path("ablation")
-COLUMNS = [
-    "variant",
-    "settings",
-    "people",
-    "asked",
-    "seed",
-    "seconds",
-    "masked",
-    "pretrained",
-    "finetuned",
-    "trained_on",
-]
 
 
 def changed(recipe: Recipe, settings: list[str]) -> Recipe:
@@ -71,12 +59,12 @@ def percent_masked(recipe: Recipe, text: str, parts: dict[str, list[tuple[str, s
     """In how many % of the readings of the lines about those who are asked about the masked span is the place."""
     import torch
 
-    from dataset import CharCorruptionDataset, SalientSpanDataset, title_length
+    from dataset import CharCorruptionDataset, SalientSpanDataset, subject_of, title_length
 
     documents = CharCorruptionDataset(text, run.BLOCK_SIZE)
     dataset = SalientSpanDataset(documents, parts["trained_on"], *recipe.reading)
     places = {name_in(question): place for question, place in parts["asked"]}
-    place_of = [places.get(document[: title_length(document) - len(". ")]) for document in documents.data]
+    place_of = [places.get(subject_of(title_length(document), document)) for document in documents.data]
     lines = [i for i, place in enumerate(place_of) if place] * 20
     x, _ = dataset.batch(torch.tensor(lines))
     spans = [documents.decode(row).split(documents.MASK_CHAR)[2] for row in x]
@@ -113,26 +101,25 @@ def main() -> None:
     train = [*common, "--finetune_corpus_path", f"{FOLDER}/trained_on.tsv", "--writing_params_path"]
     run.main(["pretrain", *train, pretrained])
     run.main(["finetune", *train, finetuned, "--reading_params_path", pretrained])
-    seconds = f"{time.perf_counter() - started:.0f}"
-    people = str(arguments.people or "all")
-    asked = str(len(parts["asked"]))
-    masked = percent_masked(RECIPES["changed"], read_text(f"{FOLDER}/wiki.txt"), parts)
-    row = [
-        arguments.variant,
-        " ".join(arguments.settings),
-        people,
-        asked,
-        str(arguments.seed),
-        seconds,
-        f"{masked:.1f}",
-    ]
-    row += [percent(pretrained, "asked"), percent(finetuned, "asked"), percent(finetuned, "trained_on")]
+    seconds = time.perf_counter() - started
+    row = {
+        "variant": arguments.variant,
+        "settings": " ".join(arguments.settings),
+        "people": arguments.people or "all",
+        "asked": len(parts["asked"]),
+        "seed": arguments.seed,
+        "seconds": f"{seconds:.0f}",
+        "masked": f"{percent_masked(RECIPES['changed'], read_text(f'{FOLDER}/wiki.txt'), parts):.1f}",
+        "pretrained": percent(pretrained, "asked"),
+        "finetuned": percent(finetuned, "asked"),
+        "trained_on": percent(finetuned, "trained_on"),
+    }
     results = FOLDER / "results.tsv"
     with results.open("a", encoding="utf-8") as file:
         if not results.stat().st_size:
-            file.write("\t".join(COLUMNS) + "\n")
-        file.write("\t".join(row) + "\n")
-    print("  ".join(f"{name} {value}" for name, value in zip(COLUMNS, row, strict=True)))
+            file.write("\t".join(row) + "\n")
+        file.write("\t".join(map(str, row.values())) + "\n")
+    print("  ".join(f"{name} {value}" for name, value in row.items()))
 
 
 if __name__ == "__main__":

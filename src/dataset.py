@@ -171,6 +171,11 @@ def title_length(document: str) -> int:
     return 0
 
 
+def subject_of(title: int, document: str) -> str:
+    """Whom a document with a title of that length is about: the title without its full stop; "" where there is none."""
+    return document[: max(0, title - len(". "))]
+
+
 class SalientSpanDataset(BatchDataset):
     """Documents read for their facts: in the share `salient` of the readings, the masked span is a name in it,
     "Warsaw" or "Royal Academy" (salient span masking: Guu et al. 2020, REALM, section 3.4).
@@ -213,7 +218,7 @@ class SalientSpanDataset(BatchDataset):
         question, _ = pairs[0]
         before, _, behind = question.partition(name_in(question))
         frames = [
-            f"{before}{document[: title - len('. ')]}{behind} " if title else ""
+            f"{before}{subject_of(title, document)}{behind} " if title else ""
             for document, title in zip(documents.data, titles, strict=True)
         ]
         self._frame_lengths = torch.tensor([len(frame) for frame in frames])
@@ -279,7 +284,7 @@ def answer_odds(
     counts: dict[bool, Counter[tuple[str, ...]]] = {True: Counter(), False: Counter()}  # of features, by is-an-answer
     totals = {True: 1, False: 1}
     for document, title, names_of_one in zip(documents, titles, names, strict=True):
-        place = place_of.get(document[: title - len(". ")])
+        place = place_of.get(subject_of(title, document))
         for start, end in names_of_one if place else []:
             is_answer = document[start:end] == place
             counts[is_answer].update(features(document, title, start, end))

@@ -268,7 +268,7 @@ def make_trainer(
 ) -> "Trainer":
     """The trainer of this function by the recipe. Raises UserError."""
     from dataset import MixedDataset, SalientSpanDataset
-    from trainer import LOWEST_MULTIPLIER, Trainer, TrainerConfig
+    from trainer import Trainer, TrainerConfig, final_tokens_of
     from utils import set_seed
 
     recipe = RECIPES[arguments.recipe]
@@ -287,8 +287,6 @@ def make_trainer(
     course_tokens = 200 * len(documents) * BLOCK_SIZE
     run_tokens = epochs * rows * (BLOCK_SIZE - 1)
     warmup_tokens = 512 * 20
-    lowest = math.acos(2 * LOWEST_MULTIPLIER - 1) / math.pi  # how far along the cosine the rate is at its lowest
-    within_run = warmup_tokens + int((run_tokens - warmup_tokens) / lowest)
     config = TrainerConfig(
         max_epochs=epochs,
         batch_size=batch_size,
@@ -296,7 +294,7 @@ def make_trainer(
         muon_lr=muon_lr,
         lr_decay=True,
         warmup_tokens=warmup_tokens,
-        final_tokens=within_run if recipe.decay_within_run else course_tokens,
+        final_tokens=final_tokens_of(run_tokens, warmup_tokens) if recipe.decay_within_run else course_tokens,
         device=arguments.device,
         precision=arguments.precision,
         micro_batch_rows=arguments.micro_batch_rows or 0,

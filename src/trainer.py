@@ -93,6 +93,12 @@ def learning_rate_multiplier(tokens: int, warmup_tokens: int, final_tokens: int)
     return max(LOWEST_MULTIPLIER, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
+def final_tokens_of(run_tokens: int, warmup_tokens: int) -> int:
+    """The final_tokens with which learning_rate_multiplier comes down to its lowest at run_tokens, and no sooner."""
+    progress = math.acos(2 * LOWEST_MULTIPLIER - 1) / math.pi
+    return warmup_tokens + int((run_tokens - warmup_tokens) / progress)
+
+
 def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Splits a batch (B, T) into parts of `rows` rows of similar length, without the columns that hold no target.
 

@@ -260,17 +260,17 @@ def test_names_are_drawn_as_the_pairs_make_them_likely_to_be_an_answer():
         [may * behind_in, rome * behind_born_in],
         [may * behind_in, oslo * behind_born_in, may * behind_died_in],
         [rome * behind_in, prior * prior],  # neither "Dane" nor "met a" was counted
-        [],
+        [prior * prior],  # of "What"
     ]
-    for found, expected in zip(answer_odds(lines, titles, names, pairs), [*odds[:3], [prior * prior]], strict=True):
+    for found, expected in zip(answer_odds(lines, titles, names, pairs), odds, strict=True):
         assert found == pytest.approx(expected)
 
     dataset = SalientSpanDataset(documents, pairs, salient=1.0, window=3, framed=1.0, by_odds=True)
     drawn = [Counter() for _ in lines]
-    for i in torch.arange(4).repeat(1000).split(4000):
-        for line, *row in zip(i, *dataset.batch(i), strict=True):
-            drawn[line][take_apart(documents, *row)[2]] += 1
-    for line, of_line in enumerate(odds[:3]):
+    indices = torch.arange(4).repeat(1000)
+    for line, *row in zip(indices, *dataset.batch(indices), strict=True):
+        drawn[line][take_apart(documents, *row)[2]] += 1
+    for line, of_line in enumerate(odds):
         of_name = Counter()
         for (start, end), weight in zip(names[line], of_line, strict=True):
             of_name[lines[line][start:end]] += weight / sum(of_line)
