@@ -4,8 +4,8 @@ attention   docs/attention.png: where one head and two heads look when a key var
 lengths     docs/lengths.png: the time of a step over block_size, from what benchmarks/speed.py lengths prints, piped in
 play_char   docs/play_char.png: the picture of the loss in mingpt-demo/play_char.ipynb, as it was last run
 knowledge   docs/knowledge.png: what the probability of an answer tells, from a report of run.py evaluate, piped in
-exposures   docs/exposures.png: accuracy over how often the text was read, from what pretrain printed with an
-            --eval_corpus_path into files; pipe in what grep "dev accuracy" FILE FILE prints
+exposures   docs/exposures.png: accuracy over how often the text was read, from what scripts/exposures.sh wrote; pipe in
+            what grep "dev accuracy" exposures/*.curve prints
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The fast recipe against the clock: pretrain, finetune, evaluate; when 10 and 25 % were reached; all of it in speedrun/log.
-# What pretraining printed is kept in speedrun/VARIANT.SEED.curve, for scripts/pictures.py exposures.
+# What pretraining printed, the accuracy on the way among it, is kept in speedrun/VARIANT.SEED.curve.
 # usage: bash scripts/speedrun.sh [VARIANT [SEED [FOLDER]]]     vanilla, 0 and this project's own files are the defaults;
 #        FOLDER holds wiki.txt, birth_places_train.tsv and birth_dev.tsv
 set -euo pipefail

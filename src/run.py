@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -101,6 +101,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="how often training writes its state, beside the parameters to be",
     )
     option("--resume", action="store_true", help="go on with the run that was stopped or killed")
+    option("--keep_every", type=positive(int), help="keep the parameters every so many epochs, as OUTPUT.EPOCH")
     option("--tb_expt_name", default="run", help="TensorBoard shows the run as expt/NAME/...")
     arguments = parser.parse_intermixed_args(argv)
 
@@ -133,8 +134,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     }.items():
         if getattr(arguments, name) is not None and not used:
             parser.error(f"{arguments.function} writes nothing to --{name}")
-    if arguments.resume and not trains:
-        parser.error(f"{arguments.function} has nothing to --resume")
+    for name in ("resume", "keep_every"):
+        if getattr(arguments, name) and not trains:
+            parser.error(f"{arguments.function} has nothing to --{name}")
     if arguments.names and arguments.function != "ask":
         parser.error(f"{arguments.function} takes no names, but was given {arguments.names[0]!r}")
     return arguments
@@ -316,12 +318,42 @@ def tensorboard_writer(arguments: argparse.Namespace) -> "SummaryWriter":
     return SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
 
 
+def accuracy_on_the_way(
+    questions: list[tuple[str, str]], documents: "CharCorruptionDataset"
+) -> "Callable[[Trainer], dict[str, float]]":
+    """What a trainer calls to have the questions answered and counted, about twenty times."""
+    from utils import answer
+
+    asked = [question for question, _ in questions]
+    longest = 1 + max(len(place) for _, place in questions)  # an untrained model writes on and on
+
+    def dev_accuracy(trainer: "Trainer") -> dict[str, float]:
+        every = math.ceil(trainer.config.max_epochs / 20)  # epochs; more often would cost more than it shows
+        if trainer.epoch % every and trainer.epoch != trainer.config.max_epochs:
+            return {}
+        right = count_right(questions, answer(trainer.model, documents, asked, longest=longest))
+        return {"dev accuracy (%)": 100 * right / len(questions)}
+
+    return dev_accuracy
+
+
+def keep_params(path: str, every: int, run: dict[str, Any]) -> "Callable[[Trainer], dict[str, float]]":
+    """What a trainer calls to keep the parameters after every so many epochs, as `path`.EPOCH."""
+    from checkpoint import save_params
+
+    def keep(trainer: "Trainer") -> dict[str, float]:
+        if trainer.rank == 0 and trainer.epoch % every == 0:
+            save_params(trainer.model, f"{path}.{trainer.epoch}", run | {"epochs_done": trainer.epoch})
+        return {}
+
+    return keep
+
+
 def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     """Pretrains or finetunes by the recipe, logs to expt/, keeps the state, and writes the parameters."""
     import torch
 
     from checkpoint import StateKeeper, save_params
-    from utils import answer
 
     documents, names, model = build(arguments, corpora)
     trainer = make_trainer(arguments, documents, names, model)
@@ -335,18 +367,9 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
         keeper.write(trainer)
     trainer.on_step_end.append(keeper)
     if corpora.questions and corpora.questions[0][1] is not None:
-        questions = [question for question, _ in corpora.questions]
-        longest = 1 + max(len(place) for _, place in corpora.questions)  # an untrained model writes on and on
-        every = math.ceil(trainer.config.max_epochs / 20)  # epochs; more often would cost more than it shows
-
-        def dev_accuracy(trainer: "Trainer") -> dict[str, float]:
-            if trainer.epoch % every and trainer.epoch != trainer.config.max_epochs:
-                return {}
-            right = count_right(corpora.questions, answer(model, documents, questions, longest=longest))
-            return {"dev accuracy (%)": 100 * right / len(questions)}
-
-        trainer.on_epoch_end.append(dev_accuracy)
-
+        trainer.on_epoch_end.append(accuracy_on_the_way(corpora.questions, documents))
+    if arguments.keep_every:
+        trainer.on_epoch_end.append(keep_params(arguments.writing_params_path, arguments.keep_every, run))
     if trainer.rank == 0:
         trainer.config.writer = tensorboard_writer(arguments)
     try:

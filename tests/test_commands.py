@@ -264,6 +264,7 @@ EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --ou
         (f"evaluate vanilla wiki.txt {EVALUATE}", "a.params: was trained as rope, not vanilla; say 'rope'"),
         (f"evaluate perceiver wiki.txt {EVALUATE}", "a.params: was trained as rope, not perceiver"),
         (f"evaluate rope small.txt {EVALUATE}", "a.params: was trained on a vocabulary of"),
+        (f"evaluate rope wiki.txt {EVALUATE} --keep_every 2", "evaluate has nothing to --keep_every"),
         (f"evaluate rope wiki.txt {EVALUATE} --device cuda", "--device cuda: this machine"),
     ],
 )

@@ -230,6 +230,17 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(world, monkeyp
     assert left(world) == {"a.params.state"}
 
 
+def test_parameters_kept_on_the_way_are_those_of_a_shorter_run(world):
+    run.main([*PRETRAIN.split(), "2"])
+    shorter = torch.load("a.params")
+    run.main([*PRETRAIN.split(), "5", "--keep_every", "2"])
+    assert left(world) == {f"a.params{end}" for end in ("", ".json", ".2", ".2.json", ".4", ".4.json")}
+    kept, later, last = (torch.load(f"a.params{end}") for end in (".2", ".4", ""))
+    assert same(kept, shorter) and not same(later, shorter) and not same(later, last)
+    record = json.loads(Path("a.params.4.json").read_text())
+    assert (record["epochs"], record["epochs_done"]) == (5, 4)
+
+
 def test_out_of_memory_says_what_to_lower(world, monkeypatch):
     def fails(self, idx, targets=None):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 TiB.")
