@@ -38,11 +38,13 @@ def changed(recipe: Recipe, settings: list[str]) -> Recipe:
 
 def write_world(text: str, pairs: list[tuple[str, str]], people: int | None) -> dict[str, list[tuple[str, str]]]:
     """The text and the two parts of the pairs as files: of `people` people a third is asked about, of all a fifth."""
+    from dataset import subject_of, title_length
+
     random.Random(0).shuffle(pairs)
     if people:
         pairs = pairs[:people]
-        titles = tuple(f"{name_in(question)}. " for question, _ in pairs)
-        kept = [document for document in text.split("\n") if document.startswith(titles)]
+        names = {name_in(question) for question, _ in pairs}
+        kept = [line for line in text.split("\n") if subject_of(title_length(line), line) in names]
         text = "\n".join([*kept, "".join(sorted(set(text) - {"\n"}))])  # the same vocabulary
     asked = len(pairs) // (3 if people else 5)
     parts = {"asked": pairs[:asked], "trained_on": pairs[asked:]}

@@ -160,20 +160,34 @@ def code_points(text: str) -> Iterator[np.ndarray]:
 def title_length(document: str) -> int:
     """The length of "J. R. R. Tolkien. " at the beginning of a document; 0 where there is no such title.
 
-    A title ends at its first full stop that does not abbreviate: behind a word that is no initial, "St" or "Dr", or
-    where the name comes again without it ("Malcolm X. Malcolm X was ...").
+    A title ends at the first full stop that does not abbreviate: one behind a word that is no initial, "St" or "Dr".
+    Where others come before it ("Malcolm X. In Omaha ...", "Peter F. Drucker. Peter F Drucker was ..."), it is the
+    longest of the names before a stop that comes again, whatever stops and commas are in it.
     """
+    ends: list[int] = []
+    whole = 0
     for stop in re.finditer(r"\. ", document):
-        name = document[: stop.start()]
-        abbreviated = re.search(r"(^|[ .])(\w|St|Dr)$", name)
-        if name and (not abbreviated or f"{name} " in document[stop.end() :]):
-            return stop.end()
-    return 0
+        ends.append(stop.end())
+        if not re.search(r"^$|(^|[ .])(\w|St|Dr)$", document[: stop.start()]):
+            whole = stop.end()
+            break
+    if ends == [whole]:
+        return whole
+    for end in reversed(ends):
+        name, rest = (re.sub(r"[.,]", "", part) for part in (document[: end - len(". ")], document[end:]))
+        if re.search(r"\w\w", name) and re.search(rf"\b{re.escape(name)}\b", rest):
+            return end
+    return whole
 
 
 def subject_of(title: int, document: str) -> str:
     """Whom a document with a title of that length is about: the title without its full stop; "" where there is none."""
     return document[: max(0, title - len(". "))]
+
+
+def is_about(document: str, name: str) -> bool:
+    """Whether the document's title is this name: "J. R. R. Tolkien. " is that of no "J"."""
+    return document.startswith(f"{name}. ") and subject_of(title_length(document), document) == name
 
 
 class SalientSpanDataset(BatchDataset):

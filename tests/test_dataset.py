@@ -14,6 +14,7 @@ from dataset import (
     NameDataset,
     SalientSpanDataset,
     answer_odds,
+    is_about,
     names_behind,
     title_length,
 )
@@ -189,6 +190,11 @@ def test_a_wrong_row_is_named(documents, row, message):
         ("St. Vincent. A singer .", "St. Vincent. "),
         ("Malcolm X. In 1925 Malcolm X was born .", "Malcolm X. "),
         ("Franklin D. Roosevelt. Franklin D. Roosevelt was born .", "Franklin D. Roosevelt. "),
+        ("Malcolm X. Omaha is where Malcolm X, an activist, was born.", "Malcolm X. "),
+        ("Elizabeth I. In 1533 London became the birthplace of Elizabeth I, a queen.", "Elizabeth I. "),
+        ("Peter F. Drucker. Peter F Drucker was born in Vienna .", "Peter F. Drucker. "),
+        ("J. J. Thomson. Thomson, once a pupil of J Reynolds, was born .", "J. J. Thomson. "),
+        ("Martin King, Jr.. Martin King was born in Atlanta .", "Martin King, Jr.. "),
         ("Lydia Ko. Born in Seoul .", "Lydia Ko. "),
         ("Pope Adrian VI. Born in Utrecht .", "Pope Adrian VI. "),
         ("Søren Kierkegaård. Born .", "Søren Kierkegaård. "),
@@ -199,6 +205,12 @@ def test_a_wrong_row_is_named(documents, row, message):
 )
 def test_a_title_ends_where_nothing_is_abbreviated(document, title):
     assert document[: title_length(document)] == title
+    assert is_about(document, title.removesuffix(". ")) == (title != "")
+
+
+def test_the_beginning_of_a_title_is_not_whom_the_document_is_about():
+    assert is_about("J. R. R. Tolkien. Born .", "J. R. R. Tolkien")
+    assert not is_about("J. R. R. Tolkien. Born .", "J")
 
 
 @pytest.mark.parametrize(
