@@ -4,11 +4,10 @@ python benchmarks/speed.py step        a training step of each variant, the plai
 python benchmarks/speed.py curve       the loss of the plain loop and of ours over the same documents
 python benchmarks/speed.py answers     answering 500 questions, making a batch, --help
 python benchmarks/speed.py lengths     time and memory a step over block_size 128 .. 2048
-python benchmarks/speed.py documents   start-up and a step over 3 thousand .. 3 million documents
+python benchmarks/speed.py documents   start-up and a batch over 3 thousand .. 3 million documents
 python benchmarks/speed.py pretrain    the course's whole pretraining: seconds of training, and of all with start-up
 """
 
-import argparse
 import multiprocessing
 import platform
 import resource
@@ -52,6 +51,7 @@ def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -
     """A trainer by the course's recipe."""
     torch.manual_seed(0)
     settings = TrainerConfig(
+        max_epochs=COURSE.pretrain_epochs,
         batch_size=COURSE.pretrain_batch_size,
         learning_rate=COURSE.pretrain_lr,
         lr_decay=True,
@@ -146,8 +146,8 @@ def step(text: str, rounds: int) -> None:
     for seed in range(rounds + 1):
         for kind, pipe in pipes.items():
             pipe.send(seed)
-            answer = pipe.recv()
-            measured[kind] += answer if seed else []  # the first turn warms up
+            turn = pipe.recv()
+            measured[kind] += turn if seed else []  # the first turn warms up
     print(f"{'a step of 128 documents':26}{'seconds':>9}{'floor':>9}{'times':>7}{'documents/s':>13}", end="")
     print(f"{'as fast as plain':>18}{'process MB':>12}" if device.type == "cpu" else "")
     medians = {kind: statistics.median(one for one, _ in measured[kind]) for kind in kinds}
@@ -290,14 +290,13 @@ def in_a_process(function: Callable, *arguments: object) -> Any:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("what", choices=["step", "curve", "answers", "lengths", "documents", "pretrain"])
-    parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text (wiki.txt)")
-    parser.add_argument("--steps", type=positive(int), default=300, help="of curve (300)")
-    parser.add_argument("--rounds", type=positive(int), default=7, help="of turns, for step (7)")
-    parser.add_argument("--rows", type=positive(int), default=4, help="of a batch, for lengths (4)")
-    parser.add_argument("--epochs", type=positive(int), default=COURSE.pretrain_epochs, help="of pretrain (650)")
-    parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers (birth_dev.tsv)")
+    parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text")
+    parser.add_argument("--steps", type=positive(int), default=300, help="of curve")
+    parser.add_argument("--rounds", type=positive(int), default=7, help="of turns, for step")
+    parser.add_argument("--rows", type=positive(int), default=4, help="of a batch, for lengths")
+    parser.add_argument("--epochs", type=positive(int), default=COURSE.pretrain_epochs, help="of pretrain")
+    parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers")
     arguments = parser.parse_args()
     text = read_text(arguments.corpus_path)
     documents = CharCorruptionDataset(text, 128, arguments.corpus_path)

@@ -11,6 +11,8 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn import functional as F
 
+torch.backends.cuda.enable_cudnn_sdp(False)  # the other kernels are known to take the perceiver's shared query
+
 
 class Dropout(nn.Module):
     """nn.Dropout, made cheap on a CPU, where drawing one float an element costs more than a layer's matmuls.

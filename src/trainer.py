@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 import shutil
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -14,6 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.nn as nn
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._triton import has_triton
 from torch.utils.data import DataLoader, Dataset
@@ -21,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 LOWEST_MULTIPLIER = 0.1  # of the learning rate, once the cosine has come down to it
+STEPS_WORTH_COMPILING = 8000  # fewer take less time as they are than torch.compile does
 CPU_MICRO_BATCH_ROWS = 16  # small enough that sorted rows share a length, large enough for full-speed matmuls
 
 
@@ -113,6 +116,16 @@ def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterato
             yield x[part, :T], y[part, :T]
 
 
+def equal_parts(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Splits a batch (B, T) into parts of `rows` rows, the last of them filled up with rows that hold no target.
+
+    So all parts of all batches have one shape, and it is compiled once; loss and gradients are the batch's.
+    """
+    missing = -len(x) % rows
+    x, y = F.pad(x, (0, 0, 0, missing)), F.pad(y, (0, 0, 0, missing), value=ignore_index)
+    yield from zip(x.split(rows), y.split(rows), strict=True)
+
+
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """The FLOP/s that this machine reaches in one large matmul, where it does nothing else: about 0.1 s to measure."""
     n = 8192 if device.type == "cuda" else 2048
@@ -136,15 +149,20 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**30)
 
 
-def compiled(model: nn.Module, device: torch.device) -> nn.Module:
-    """On a CUDA GPU the model as fused kernels replayed as a CUDA graph, where there is a compiler; else the model."""
-    if device.type != "cuda":
+def compiled(model: nn.Module, device: torch.device, steps: int, accumulates: bool) -> nn.Module:
+    """On a CUDA GPU the model as fused kernels, where `steps` are worth compiling and there is a compiler; else itself.
+
+    The kernels are replayed as a CUDA graph, but not where gradients accumulate: they would lie in the graph's memory.
+    """
+    if device.type != "cuda" or steps < STEPS_WORTH_COMPILING:
         return model
-    compilers = [os.environ.get("CC"), "cc", "gcc", "clang"]
-    if not has_triton() or not any(name and shutil.which(name) for name in compilers):
-        print("no Triton or no C compiler here: training runs without torch.compile, several times slower")
+    compilers = [os.environ.get("CC", "").partition(" ")[0], "cc", "gcc", "clang"]
+    headers = os.path.join(sysconfig.get_path("include"), "Python.h")
+    if not has_triton() or not any(name and shutil.which(name) for name in compilers) or not os.path.exists(headers):
+        print("no Triton, no C compiler or no Python.h here: training runs without torch.compile, several times slower")
         return model
-    return torch.compile(model, mode="reduce-overhead", dynamic=False)
+    torch._dynamo.config.optimize_ddp = False  # several graphs, for an overlap that so small a model does not need
+    return torch.compile(model, mode=None if accumulates else "reduce-overhead", dynamic=False)
 
 
 class Trainer:
@@ -168,13 +186,15 @@ class Trainer:
         self.device = pick_device(config.device)
         self.dtype = pick_precision(config.precision, self.device)
         self.model = model.to(self.device)
-        self.parallel = compiled(model, self.device)  # what train() calls
+        steps = config.max_epochs * math.ceil(len(train_dataset) / config.batch_size)
+        self.parallel = compiled(model, self.device, steps, config.micro_batch_rows > 0)  # what train() calls
         if self.world_size > 1:
             self.parallel = DistributedDataParallel(self.parallel, broadcast_buffers=False)
         self.train_dataset = train_dataset
         self.test_dataset = test_dataset
         self.config = config
         self.micro_batch_rows = config.micro_batch_rows or (CPU_MICRO_BATCH_ROWS if self.device.type == "cpu" else 0)
+        self.most_rows = 0  # that a batch had, where it is one part
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = self.make_optimizers()
@@ -183,6 +203,7 @@ class Trainer:
         self.tokens = 0  # seen so far by all processes, padding counted: what the schedule goes by
         self.epoch = 0  # epochs completed
         self.order = torch.empty(0, dtype=torch.int64)  # what the epoch under way has yet to see
+        self.last = torch.zeros(()), torch.zeros(())  # the last step's loss and gradient norm
         last_batch = len(train_dataset) % config.batch_size or config.batch_size
         if last_batch < self.world_size:
             raise ValueError(f"the last batch of an epoch has {last_batch} rows for {self.world_size} processes")
@@ -217,11 +238,12 @@ class Trainer:
         """The batch in micro-batches, each with its share of the targets of the batch, as all processes have it."""
         if not hasattr(dataset, "batch"):
             return [(x, y, 1.0 / self.world_size)]
-        ignored, rows = self.config.ignore_index, self.micro_batch_rows or len(x)
+        ignored = self.config.ignore_index
         if self.device.type == "cpu":
-            split = micro_batches(x, y, rows, ignored)
-        else:  # few shapes, each of which is compiled once
-            split = zip(x.split(rows), y.split(rows), strict=True)
+            split = micro_batches(x, y, self.micro_batch_rows, ignored)
+        else:
+            self.most_rows = max(self.most_rows, -(-len(x) // 8) * 8)
+            split = equal_parts(x, y, self.micro_batch_rows or self.most_rows, ignored)
         targets = self.over_processes((y != ignored).sum())
         return [(part_x, part_y, (part_y != ignored).sum() / targets) for part_x, part_y in split]
 
@@ -232,7 +254,11 @@ class Trainer:
         return value
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on, of all processes; called by each of them."""
+        """Everything that the rest of the run depends on, of all processes; called by each of them.
+
+        Raises FloatingPointError rather than give parameters that the last step spoiled.
+        """
+        self.check_finite()
         random: dict[str, Tensor] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -274,6 +300,7 @@ class Trainer:
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["highest_lr"] * multiplier
+        self.steps += 1
         total = torch.zeros((), device=self.device)
         parts = self.parts(x, y, self.train_dataset)
         with self.autocast():
@@ -284,21 +311,21 @@ class Trainer:
                     (loss * self.world_size).backward()  # which DistributedDataParallel divides by
                 total += loss.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_norm_clip)
-        self.over_processes(total)
+        self.last = self.over_processes(total), norm
         if self.device.type == "cpu":
-            self.check_finite(total, norm)  # before the parameters are spoiled; a GPU would have to wait for it
+            self.check_finite()  # before the parameters are spoiled; a GPU would have to wait for it
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        self.steps += 1
-        return total, norm
+        return self.last
 
-    def check_finite(self, loss: Tensor, norm: Tensor) -> None:
-        """Raises FloatingPointError when the loss or the gradient's norm is infinite or not a number."""
+    def check_finite(self) -> None:
+        """Raises FloatingPointError when the last step's loss or gradient norm is infinite or not a number."""
+        loss, norm = self.last
         if not (math.isfinite(loss) and math.isfinite(norm)):
             lr = self.optimizers[0].param_groups[0]["lr"]
             raise FloatingPointError(
-                f"step {self.steps + 1}, learning rate {lr:.2e}: loss {float(loss)}, gradient norm {float(norm)}"
+                f"step {self.steps}, learning rate {lr:.2e}: loss {float(loss)}, gradient norm {float(norm)}"
             )
 
     @torch.no_grad()
@@ -341,7 +368,7 @@ class Trainer:
                 bar.update()
                 now = time.perf_counter()
                 if now - shown_at > 1.0 or self.steps == bar.total:  # reading the loss makes a GPU wait, so seldom
-                    self.check_finite(loss, norm)
+                    self.check_finite()
                     self.report(bar, float(loss), float(norm), self.world_size * int(seen) / (now - shown_at))
                     shown_at, seen = now, torch.zeros_like(seen)
                 if not len(self.order) and self.end_epoch(bar):
@@ -371,8 +398,8 @@ class Trainer:
     def report(self, bar: tqdm, loss: float, norm: float, tokens_per_second: float) -> None:
         """Shows the state of the run in the bar and in TensorBoard.
 
-        The share of the ceiling is model FLOPs utilization (Chowdhery et al. 2022, appendix B) of what this machine's
-        largest matmuls reach; padding counts for nothing.
+        The share of the ceiling is model FLOPs utilization (Chowdhery et al. 2022, appendix B, but for attention's own
+        products) of what this machine's largest matmuls reach; padding counts for nothing.
         """
         lr = self.optimizers[0].param_groups[0]["lr"]
         mfu = 100 * tokens_per_second * self.flops_per_token / self.ceiling
