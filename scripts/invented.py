@@ -5,7 +5,6 @@ python scripts/invented.py VARIANT wiki.txt PARAMS birth_places_train.tsv     th
 Answers are written to the file --outputs_path, by default invented.tsv, as `run.py ask` gives them.
 """
 
-import argparse
 import itertools
 import random
 import subprocess
@@ -72,13 +71,12 @@ def invent(count: int, text: str) -> list[tuple[str, str]]:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("variant")
     parser.add_argument("pretrain_corpus_path")
     parser.add_argument("params_path")
     parser.add_argument("finetune_corpus_path")
-    parser.add_argument("--bottleneck_dim", default="32", help="of the perceiver (32)")
-    parser.add_argument("--outputs_path", default="invented.tsv", help="where the answers go (invented.tsv)")
+    parser.add_argument("--bottleneck_dim", default="32", help="of the perceiver")
+    parser.add_argument("--outputs_path", default="invented.tsv", help="where the answers go")
     arguments = parser.parse_args()
     check_writable(arguments.outputs_path)
     people = invent(200, read_text(arguments.pretrain_corpus_path))

@@ -5,10 +5,9 @@ lengths     docs/lengths.png: the time of a step over block_size, from what benc
 play_char   docs/play_char.png: the picture of the loss in mingpt-demo/play_char.ipynb, as it was last run
 knowledge   docs/knowledge.png: what the probability of an answer tells, from a report of run.py evaluate, piped in
 exposures   docs/exposures.png: accuracy over how often the text was read, from what scripts/exposures.sh wrote; pipe in
-            what grep "dev accuracy" exposures/*.curve prints
+            what grep -H "dev accuracy" exposures/*.curve prints
 """
 
-import argparse
 import base64
 import io
 import json
@@ -99,7 +98,7 @@ def exposures() -> plt.Figure:
         if found := re.fullmatch(r"(.+):epoch (\d+): dev accuracy \(%\) (\S+)\n", line):
             curves.setdefault(Path(found[1]).stem, []).append((int(found[2]), float(found[3])))
     if not curves:
-        raise UserError('standard input: no accuracies; pipe in what grep "dev accuracy" FILE FILE prints')
+        raise UserError('standard input: no accuracies; pipe in what grep -H "dev accuracy" FILES prints')
     figure, axis = plt.subplots(figsize=(6, 3.5))
     for name, points in curves.items():
         axis.plot(*zip(*points, strict=True), marker=".", label=name)
@@ -124,7 +123,6 @@ def play_char() -> plt.Figure:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     pictures = [attention, lengths, knowledge, exposures, play_char]
     drawn = {picture.__name__: picture for picture in pictures}
     parser.add_argument("what", choices=list(drawn))

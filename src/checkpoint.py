@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,13 +117,20 @@ def load_params(model: GPT, path: str, config: GPTConfig, corpus_path: str, voca
 
     Raises UserError that says what the file was trained as, and which option fits it, when that is not `config`.
     """
-    state = read_params(path)
-    recorded = read_record(path).get("vocabulary", vocabulary)
-    if vocabulary not in (None, recorded):
+    state, record = read_params(path), read_record(path)
+    if vocabulary not in (None, record.get("vocabulary", vocabulary)):
         raise UserError(
             f"{path}: was trained on other characters than {corpus_path} has; give the text of its training"
         )
-    for name, value in trained_as(state).items():
+    found = {"variant": record["variant"]} if "variant" in record else {}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        found = trained_as(state) | found
+    else:
+        reason = ""
+    for name, value in found.items():
         wanted = getattr(config, name)
         if value == wanted:
             continue
@@ -135,13 +142,23 @@ def load_params(model: GPT, path: str, config: GPTConfig, corpus_path: str, voca
             "block_size": f"has a block_size of {value}, this project one of {wanted}",
         }
         raise UserError(f"{path}: {mismatch[name]}")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})"
-        ) from None
+    if reason:
+        raise UserError(f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})")
+
+
+def keep_params(path: str, every: int, run: dict[str, Any]) -> Callable[[Trainer], dict[str, float]]:
+    """What a trainer calls after each epoch to have its parameters kept every so many of them, as `path`.EPOCH."""
+
+    def keep(trainer: Trainer) -> dict[str, float]:
+        if trainer.rank == 0 and trainer.epoch % every == 0:
+            trainer.check_finite()
+            try:
+                save_params(trainer.model, f"{path}.{trainer.epoch}", run | {"epochs_done": trainer.epoch})
+            except UserError as error:
+                print(f"\n{error}; training goes on without it", file=sys.stderr)
+        return {}
+
+    return keep
 
 
 class StateKeeper:

@@ -47,11 +47,12 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         sys.exit(1)
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, where there are any: "(default: None)" tells nobody anything."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description, and shows defaults where there are any: "(default: None)" tells nobody much."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        shown = action.default not in (None, []) and action.default is not False
+        return super()._get_help_string(action) if shown else action.help
 
 
 class Parser(argparse.ArgumentParser):

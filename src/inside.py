@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset import CharCorruptionDataset
+from dataset import CharCorruptionDataset, is_about
 from files import name_in
 from model import GPT
-from utils import answer, answer_log_probabilities, askable_batches, evaluating, unanswerable
+from utils import answer, answer_log_probabilities, evaluating, unanswerable
 
 
 def likeliest_answers(
@@ -42,7 +42,7 @@ def likeliest_answers(
                 following = answer_log_probabilities(vocabulary, logits).view(n, beginnings, -1)
                 total = score[:, :, None] + following  # (n, beginnings, vocab_size)
                 for i, row in enumerate(searched):
-                    ended = [vocabulary.decode(ids) for ids in x[i, :, asked.size(1) :]]
+                    ended = [vocabulary.decode(ids) for ids in x[i, :, asked.size(1) :].tolist()]
                     found[row] += zip(total[i, :, mask].tolist(), ended, strict=True)
                     found[row] = sorted((f for f in found[row] if f[0] > -math.inf), reverse=True)[:width]
                 total[:, :, mask] = -torch.inf
@@ -54,6 +54,21 @@ def likeliest_answers(
                 x, score, searched = x[going], score[going], [searched[i] for i in going]
             bar.update(len(rows))
     return [[(answer, math.exp(log_p)) for log_p, answer in answers] for answers in found]
+
+
+def askable_batches(
+    model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[str], batch_size: int
+) -> Iterator[tuple[list[int], Tensor]]:
+    """The questions that can be asked, those of one length together: their indices, and question MASK as ids (B, T)."""
+    device = next(model.parameters()).device
+    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
+    askable = [i for i, question in enumerate(questions) if unanswerable(vocabulary, question) is None]
+    by_length = sorted(askable, key=lambda i: len(questions[i]))
+    while by_length:
+        length = len(questions[by_length[0]])
+        rows = [i for i in by_length[:batch_size] if len(questions[i]) == length]
+        by_length = by_length[len(rows) :]
+        yield rows, torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in rows], device=device)
 
 
 def full(found: list[tuple[float, str]], width: int, best_left: float) -> bool:
@@ -82,7 +97,7 @@ def line_about(name: str, documents: Sequence[str]) -> tuple[int, str]:
 
     (0, "") where none does.
     """
-    for wanted in (lambda document: document.startswith(f"{name}."), lambda document: name in document):
+    for wanted in (lambda document: is_about(document, name), lambda document: name in document):
         for number, document in enumerate(documents, 1):
             if wanted(document):
                 return number, document

@@ -2,14 +2,13 @@
 
 import argparse
 import hashlib
-import math
 import os
 import platform
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -20,7 +19,6 @@ from files import (
     atomic_write,
     check_folder,
     check_writable,
-    count_right,
     locked,
     parse_pairs,
     parse_questions,
@@ -57,7 +55,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option("function", choices=["pretrain", "finetune", "evaluate", "ask"], help="what to do")
     option("variant", choices=VARIANTS, help="which model")
     option("pretrain_corpus_path", help="the pretraining text, one document a line; it defines the vocabulary")
-    option("names", nargs="*", metavar="NAME", help="ask: whom to ask about; without any, one a line of the input")
+    option(
+        "names",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help="ask: whom to ask about; without any, one a line of the input",
+    )
     option("--reading_params_path", help="parameters to start from, or to ask (evaluate, ask)")
     option("--writing_params_path", help="where pretrain and finetune write the parameters")
     option(
@@ -152,11 +156,16 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
     params_path = arguments.reading_params_path
     if params_path is not None and not os.path.exists(params_path):
         raise UserError(f"{params_path}: no such file; pretrain or finetune writes one")
-    inputs = (arguments.pretrain_corpus_path, arguments.finetune_corpus_path, arguments.eval_corpus_path)
-    for path in (arguments.writing_params_path, arguments.outputs_path, arguments.report_path):
+    outputs = [arguments.writing_params_path, arguments.outputs_path, arguments.report_path]
+    if arguments.writing_params_path is not None:
+        outputs.append(f"{arguments.writing_params_path}.json")
+    inputs = [arguments.pretrain_corpus_path, arguments.finetune_corpus_path, arguments.eval_corpus_path, params_path]
+    taken = {os.path.realpath(path) for path in inputs if path is not None}
+    for path in outputs:
         if path is not None:
-            if any(other is not None and os.path.realpath(path) == os.path.realpath(other) for other in inputs):
-                raise UserError(f"{path}: would be overwritten, and is read; name another output")
+            if os.path.realpath(path) in taken:
+                raise UserError(f"{path}: would overwrite another file of this run; name another output")
+            taken.add(os.path.realpath(path))
             check_writable(path)
     if arguments.writing_params_path is not None or arguments.report_path is not None:
         check_folder(TENSORBOARD_FOLDER / arguments.tb_expt_name)
@@ -242,7 +251,9 @@ def describe(
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    launcher = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}"]
+    per_node = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    nodes = [f"--nnodes={processes // per_node}", "..."] if processes > per_node else []
+    launcher = ["python"] if processes == 1 else ["torchrun", *nodes, f"--nproc_per_node={per_node}"]
     return {
         "function": arguments.function,
         "variant": arguments.variant,
@@ -318,42 +329,12 @@ def tensorboard_writer(arguments: argparse.Namespace) -> "SummaryWriter":
     return SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
 
 
-def accuracy_on_the_way(
-    questions: list[tuple[str, str]], documents: "CharCorruptionDataset"
-) -> "Callable[[Trainer], dict[str, float]]":
-    """What a trainer calls to have the questions answered and counted, about twenty times."""
-    from utils import answer
-
-    asked = [question for question, _ in questions]
-    longest = 1 + max(len(place) for _, place in questions)  # an untrained model writes on and on
-
-    def dev_accuracy(trainer: "Trainer") -> dict[str, float]:
-        every = math.ceil(trainer.config.max_epochs / 20)  # epochs; more often would cost more than it shows
-        if trainer.epoch % every and trainer.epoch != trainer.config.max_epochs:
-            return {}
-        right = count_right(questions, answer(trainer.model, documents, asked, longest=longest))
-        return {"dev accuracy (%)": 100 * right / len(questions)}
-
-    return dev_accuracy
-
-
-def keep_params(path: str, every: int, run: dict[str, Any]) -> "Callable[[Trainer], dict[str, float]]":
-    """What a trainer calls to keep the parameters after every so many epochs, as `path`.EPOCH."""
-    from checkpoint import save_params
-
-    def keep(trainer: "Trainer") -> dict[str, float]:
-        if trainer.rank == 0 and trainer.epoch % every == 0:
-            save_params(trainer.model, f"{path}.{trainer.epoch}", run | {"epochs_done": trainer.epoch})
-        return {}
-
-    return keep
-
-
 def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     """Pretrains or finetunes by the recipe, logs to expt/, keeps the state, and writes the parameters."""
     import torch
 
-    from checkpoint import StateKeeper, save_params
+    from checkpoint import StateKeeper, keep_params, save_params
+    from utils import dev_accuracy
 
     documents, names, model = build(arguments, corpora)
     trainer = make_trainer(arguments, documents, names, model)
@@ -367,7 +348,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
         keeper.write(trainer)
     trainer.on_step_end.append(keeper)
     if corpora.questions and corpora.questions[0][1] is not None:
-        trainer.on_epoch_end.append(accuracy_on_the_way(corpora.questions, documents))
+        trainer.on_epoch_end.append(dev_accuracy(corpora.questions, documents))
     if arguments.keep_every:
         trainer.on_epoch_end.append(keep_params(arguments.writing_params_path, arguments.keep_every, run))
     if trainer.rank == 0:
@@ -376,7 +357,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
         with keeper.listening():
             trainer.train()
     except FloatingPointError as error:
-        lower = f"--{arguments.function}_lr"
+        lower = f"--{arguments.function}_lr" + (" and muon_lr in src/recipe.py" if trainer.config.muon_lr else "")
         raise UserError(f"{error}; begin anew with a lower {lower}; {keeper.path} has the last state kept") from None
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):

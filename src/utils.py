@@ -1,16 +1,19 @@
 """Seeds, sampling, and counting right answers."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from dataset import CharCorruptionDataset
 from files import count_right, parse_questions, read_text
 from model import GPT
+from trainer import Trainer
 
 
 def set_seed(seed: int) -> None:
@@ -52,26 +55,32 @@ def answer(
     """The model's answer to each question: greedily, one character after another, from the MASK behind the question up
     to the end mark, `longest` characters, or the end of the block.
 
-    Questions of one length are answered together, in fp32 and unpadded, so that the answer to one does not depend on
-    which others stand beside it, but for the rounding of a tie. A question that is unanswerable() is answered "".
+    Questions of similar length are answered together, in fp32, each behind its own; what pads the shorter ones comes
+    later and is seen by none, so the answer to one does not depend on which others stand beside it, but for the
+    rounding of a tie. A question that is unanswerable() is answered "".
     """
+    device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
-    answers = [""] * len(questions)
+    askable = [i for i, question in enumerate(questions) if unanswerable(vocabulary, question) is None]
+    askable.sort(key=lambda i: len(questions[i]))
+    strings = {i: [*vocabulary.encode(questions[i]), mask] for i in askable}  # and the answers so far
+    room = vocabulary.block_size if longest is None else longest
+    ends = {i: min(vocabulary.block_size, len(string) + room) for i, string in strings.items()}
     with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:
-        for rows, x in askable_batches(model, vocabulary, questions, batch_size):
-            going = torch.arange(len(rows), device=x.device)  # the rows without an end mark yet
-            written: list[list[int]] = [[] for _ in rows]
-            end = vocabulary.block_size if longest is None else min(vocabulary.block_size, x.size(1) + longest)
-            while len(going) and x.size(1) < end:
-                choice = answer_log_probabilities(vocabulary, model(x)[0][:, -1]).argmax(dim=-1)  # (B,)
-                on = choice != mask
-                going, x = going[on], torch.cat((x[on], choice[on, None]), dim=1)
-                for row, character in zip(going.tolist(), choice[on].tolist(), strict=True):
-                    written[row].append(character)
-            for i, ids in zip(rows, written, strict=True):
-                answers[i] = vocabulary.decode(ids)
-            bar.update(len(rows))
-    return answers
+        bar.update(len(questions) - len(askable))
+        for start in range(0, len(askable), batch_size):
+            going = askable[start : start + batch_size]
+            while going:
+                x = pad_sequence([torch.tensor(strings[i]) for i in going], batch_first=True).to(device)  # (B, T)
+                last = torch.tensor([len(strings[i]) - 1 for i in going], device=device)
+                logits = model(x)[0][torch.arange(len(going), device=device), last]  # (B, vocab_size)
+                choice = answer_log_probabilities(vocabulary, logits).argmax(dim=-1)
+                for i, character in zip(going, choice.tolist(), strict=True):
+                    strings[i].append(character)
+                going = [i for i in going if strings[i][-1] != mask and len(strings[i]) < ends[i]]
+            bar.update(len(askable[start : start + batch_size]))
+    written = {i: strings[i][len(questions[i]) + 1 :] for i in askable}
+    return [vocabulary.decode(written.get(i, [])).removesuffix(vocabulary.MASK_CHAR) for i in range(len(questions))]
 
 
 @contextmanager
@@ -79,29 +88,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """The model without dropout and gradients, and as it was afterwards."""
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        yield
-    model.train(was_training)
-
-
-def askable_batches(
-    model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[str], batch_size: int
-) -> Iterator[tuple[list[int], Tensor]]:
-    """The questions that can be asked, those of one length together: their indices, and question MASK as ids (B, T)."""
-    device = next(model.parameters()).device
-    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
-    askable = [i for i, question in enumerate(questions) if unanswerable(vocabulary, question) is None]
-    by_length = sorted(askable, key=lambda i: len(questions[i]))
-    while by_length:
-        length = len(questions[by_length[0]])
-        rows = [i for i in by_length[:batch_size] if len(questions[i]) == length]
-        by_length = by_length[len(rows) :]
-        yield rows, torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in rows], device=device)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def answer_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) -> Tensor:
-    """Log probabilities from logits (N, vocab_size) inside an answer, which holds no PAD and is one line."""
-    logits[:, [vocabulary.stoi[c] for c in (vocabulary.PAD_CHAR, "\n") if c in vocabulary.stoi]] = -torch.inf
+    """Log probabilities from logits (N, vocab_size), which it changes: an answer holds no PAD and is one line."""
+    for never in (vocabulary.PAD_CHAR, "\n"):
+        if never in vocabulary.stoi:
+            logits[:, vocabulary.stoi[never]] = -torch.inf
     return F.log_softmax(logits, dim=-1)
 
 
@@ -114,6 +112,23 @@ def unanswerable(vocabulary: CharCorruptionDataset, question: str) -> str | None
     if length + 2 > vocabulary.block_size:  # a MASK and one character of an answer
         return f"the question has {length} characters, at most {vocabulary.block_size - 2} fit into the block"
     return None
+
+
+def dev_accuracy(
+    questions: list[tuple[str, str]], vocabulary: CharCorruptionDataset
+) -> Callable[[Trainer], dict[str, float]]:
+    """What a trainer calls after each epoch to have the questions answered and counted, about twenty times a run."""
+    asked = [question for question, _ in questions]
+    longest = 1 + max(len(place) for _, place in questions)  # an untrained model writes on and on
+
+    def measure(trainer: Trainer) -> dict[str, float]:
+        every = math.ceil(trainer.config.max_epochs / 20)  # epochs; more often would cost more than it shows
+        if trainer.epoch % every and trainer.epoch != trainer.config.max_epochs:
+            return {}
+        right = count_right(questions, answer(trainer.model, vocabulary, asked, longest=longest))
+        return {"dev accuracy (%)": 100 * right / len(questions)}
+
+    return measure
 
 
 def evaluate_places(filepath: str, predicted_places: list[str]) -> tuple[float, float]:

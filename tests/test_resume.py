@@ -224,6 +224,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(world, monkeyp
     with pytest.raises(FloatingPointError, match=r"step 4, learning rate .*: loss .*, gradient norm nan"):
         before.train()
     assert all(value.isfinite().all() for value in before.model.state_dict().values())
+    with pytest.raises(FloatingPointError):
+        before.state_dict()  # which a GPU may be asked for before it has noticed
     steps = 0
     with pytest.raises(UserError, match=r"^step 4, learning rate \S+: loss .* lower --pretrain_lr; a.params.state has"):
         run.main([*PRETRAIN.split(), "10", "--micro_batch_rows", "128"])
@@ -239,6 +241,13 @@ def test_parameters_kept_on_the_way_are_those_of_a_shorter_run(world):
     assert same(kept, shorter) and not same(later, shorter) and not same(later, last)
     record = json.loads(Path("a.params.4.json").read_text())
     assert (record["epochs"], record["epochs_done"]) == (5, 4)
+
+
+def test_parameters_that_cannot_be_kept_on_the_way_do_not_end_a_run(world, capsys):
+    Path("a.params.2").mkdir()
+    run.main([*PRETRAIN.split(), "3", "--keep_every", "1"])
+    assert left(world) == {f"a.params{end}" for end in ("", ".json", ".1", ".1.json", ".2", ".3", ".3.json")}
+    assert "a.params.2: cannot be written (Is a directory); training goes on without it" in capsys.readouterr().err
 
 
 def test_out_of_memory_says_what_to_lower(world, monkeypatch):
