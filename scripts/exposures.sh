@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Accuracy against exposures: pretrains by a recipe, and finetunes and asks what it kept on the way, every so many epochs.
 # A line for each in exposures/RECIPE.VARIANT.curve, for scripts/pictures.py. Stopped while it pretrains, it goes on there.
-# usage: bash scripts/exposures.sh RECIPE EPOCHS EVERY [VARIANT [FOLDER]]     seed 0; vanilla and this project's own files;
+# usage: bash scripts/exposures.sh RECIPE EPOCHS EVERY [VARIANT [FOLDER]]     vanilla and this project's own files are the defaults;
 #        FOLDER holds wiki.txt, birth_places_train.tsv and birth_dev.tsv
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Watch a small GPT learn facts: sets everything up, then compares answers without and with pretraining.
-# usage: bash scripts/quickstart.sh [SEED]      under 15 minutes on two CPU cores; everything goes to quickstart/
+# usage: bash scripts/quickstart.sh [SEED]      under 15 minutes on two CPU cores; results go to quickstart/, curves to expt/
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SEED=${1:-0}

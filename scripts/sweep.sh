@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What makes a fact that was read a fact that can be asked for? One row a setting, written to sweep/results.tsv.
-# usage: bash scripts/sweep.sh                                every row of docs/results.md, about 40 minutes on two CPU cores
+# usage: bash scripts/sweep.sh                                nine rows, about 40 minutes on two CPU cores
 #        bash scripts/sweep.sh PEOPLE LINES EPOCHS VARIANT    one row
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -17,7 +17,7 @@ class Recipe:
     framed: float  # share of them that are read behind the question about the document's title
     by_odds: bool  # names are drawn as the finetuning pairs make them likely to be an answer; else all alike
     questions: float  # finetuning pairs mixed into pretraining, for each document
-    decay_within_run: bool  # to a tenth at the end of the run; else after 200 epochs' worth of text, whatever the run
+    decay_within_run: bool  # to a tenth at the end of the run; else towards 200 epochs' worth of text, and up again
     scratch_epochs: int  # finetuning without --reading_params_path
     finetune_epochs: int
     finetune_batch_size: int

@@ -60,7 +60,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of matmuls while training; auto is bf16 on CUDA GPUs and x86 CPUs that multiply it, else fp32."""
+    """The dtype of matmuls while training; auto is bf16 on CUDA GPUs and x86 CPUs with AVX-512 BF16, else fp32."""
     if name == "auto":
         if device.type == "cuda":
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
