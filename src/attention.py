@@ -5,11 +5,15 @@ Shapes in comments: B batch, T positions (Tq of queries, Tk of keys), nh heads, 
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:  # which imports this module
+    from model import GPTConfig
 
 torch.backends.cuda.enable_cudnn_sdp(False)  # the other kernels are known to take the perceiver's shared query
 
@@ -84,7 +88,7 @@ def merge_heads(x: Tensor) -> Tensor:
 class QueryKeyValue(nn.Module):
     """What self- and cross-attention share: their parameters, and heads that attend causally."""
 
-    def __init__(self, config, block_size: int) -> None:
+    def __init__(self, config: "GPTConfig", block_size: int) -> None:
         super().__init__()
         self.key = nn.Linear(config.n_embd, config.n_embd)
         self.query = nn.Linear(config.n_embd, config.n_embd)
@@ -128,7 +132,7 @@ class CausalCrossAttention(QueryKeyValue):
 class RotarySelfAttention(CausalSelfAttention):
     """Self-attention whose queries and keys are rotated by their position (Su et al. 2021, RoFormer, equation 34)."""
 
-    def __init__(self, config, block_size: int) -> None:
+    def __init__(self, config: "GPTConfig", block_size: int) -> None:
         super().__init__(config, block_size)
         head_size = config.n_embd // config.n_head
         if head_size % 2:
@@ -156,7 +160,7 @@ class SynthesizerAttention(nn.Module):
     a key at the very last position of a full block has no score and is not attended to.
     """
 
-    def __init__(self, config, block_size: int) -> None:
+    def __init__(self, config: "GPTConfig", block_size: int) -> None:
         super().__init__()
         self.w1 = nn.Linear(config.n_embd, config.n_embd)
         self.w2 = nn.Parameter(torch.empty(config.n_embd // config.n_head, block_size - 1))

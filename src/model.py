@@ -91,7 +91,7 @@ class DownProjectBlock(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, C) -> (B, min(m, T), C). Basis vectors past T would see the whole input, and no query may look at them."""
+        """x (B, T, C) -> (B, min(m, T), C). Basis vectors past T see all of x; no query may look at them."""
         basis = self.C[:, : x.size(1)]
         y = basis + self.attn(self.ln1(x), self.ln1(basis))
         return y + self.mlp(self.ln2(y))

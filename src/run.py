@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE = 128
 TENSORBOARD_FOLDER = Path("expt")
-PRECISION_HELP = "of the matmuls while training; auto: bf16 on CUDA GPUs and x86 CPUs with instructions for it, else fp32"
+PRECISION_HELP = "of the matmuls while training; auto: bf16 on CUDA GPUs and x86 CPUs that have it, else fp32"
 VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
 
 
