@@ -22,6 +22,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from cli import Parser, UserError, exit_on_user_error
 from files import atomic_write
@@ -103,7 +104,9 @@ def exposures() -> plt.Figure:
     for name, points in curves.items():
         axis.plot(*zip(*points, strict=True), marker=".", label=name)
     axis.set(xscale="log", xlabel="times each line was read", ylabel="right, of people never finetuned on (%)")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(lambda epoch, _: f"{epoch:.0f}")
+    axis.minorticks_off()
     axis.legend()
     return figure
 
