@@ -13,6 +13,8 @@ source scripts/setup.sh requirements.txt
 WORLD="--folder $FOLDER"
 [ "$PEOPLE" != all ] && WORLD="$WORLD --people $PEOPLE"
 
+FINETUNING="finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256" # the course's
+
 row() { # settings
     .venv/bin/python scripts/ablation.py vanilla $WORLD "$@"
 }
@@ -23,11 +25,10 @@ row framed=0                                                       # the title i
 row salient=0                                                      # spans anywhere, and so neither of the two
 row questions=0                                                    # no pairs among the documents
 row muon_lr=0                                                      # AdamW for all
-row finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256    # the course's finetuning
-ALONE="finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256"
-row $ALONE questions=0 salient=0                                   # Muon
-row $ALONE muon_lr=0 questions=0 framed=0 by_odds=False            # names as spans
-row $ALONE muon_lr=0 questions=0 by_odds=False                     # names behind the question
-row $ALONE muon_lr=0 questions=0 framed=0                          # likely names
-row $ALONE muon_lr=0 salient=0                                     # questions
+row $FINETUNING                                                    # the course's finetuning
+row $FINETUNING questions=0 salient=0                              # Muon
+row $FINETUNING muon_lr=0 questions=0 framed=0 by_odds=False       # names as spans
+row $FINETUNING muon_lr=0 questions=0 by_odds=False                # names behind the question
+row $FINETUNING muon_lr=0 questions=0 framed=0                     # likely names
+row $FINETUNING muon_lr=0 salient=0                                # questions
 row muon_lr=0 questions=0 salient=0                                # the gentle finetuning

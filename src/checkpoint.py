@@ -123,13 +123,12 @@ def load_params(model: GPT, path: str, config: GPTConfig, corpus_path: str, voca
             f"{path}: was trained on other characters than {corpus_path} has; give the text of its training"
         )
     found = {"variant": record["variant"]} if "variant" in record else {}
+    reason = ""
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         found = trained_as(state) | found
-    else:
-        reason = ""
     for name, value in found.items():
         wanted = getattr(config, name)
         if value == wanted:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dataset import CharCorruptionDataset, is_about
 from files import name_in
 from model import GPT
-from utils import answer, answer_log_probabilities, evaluating, unanswerable
+from utils import answer, answer_log_probabilities, askable, evaluating, unanswerable
 
 
 def likeliest_answers(
@@ -62,8 +62,7 @@ def askable_batches(
     """The questions that can be asked, those of one length together: their indices, and question MASK as ids (B, T)."""
     device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
-    askable = [i for i, question in enumerate(questions) if unanswerable(vocabulary, question) is None]
-    by_length = sorted(askable, key=lambda i: len(questions[i]))
+    by_length = askable(vocabulary, questions)
     while by_length:
         length = len(questions[by_length[0]])
         rows = [i for i in by_length[:batch_size] if len(questions[i]) == length]

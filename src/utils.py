@@ -55,21 +55,20 @@ def answer(
     """The model's answer to each question: greedily, one character after another, from the MASK behind the question up
     to the end mark, `longest` characters, or the end of the block.
 
-    Questions of similar length are answered together, in fp32, each behind its own; what pads the shorter ones comes
-    later and is seen by none, so the answer to one does not depend on which others stand beside it, but for the
+    Questions of similar length are answered together, in fp32. What pads the shorter ones comes behind them and is
+    seen by none, so the answer to one does not depend on which others stand beside it, but for the
     rounding of a tie. A question that is unanswerable() is answered "".
     """
     device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
-    askable = [i for i, question in enumerate(questions) if unanswerable(vocabulary, question) is None]
-    askable.sort(key=lambda i: len(questions[i]))
-    strings = {i: [*vocabulary.encode(questions[i]), mask] for i in askable}  # and the answers so far
+    rows = askable(vocabulary, questions)
+    strings = {i: [*vocabulary.encode(questions[i]), mask] for i in rows}  # and the answers so far
     room = vocabulary.block_size if longest is None else longest
     ends = {i: min(vocabulary.block_size, len(string) + room) for i, string in strings.items()}
     with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:
-        bar.update(len(questions) - len(askable))
-        for start in range(0, len(askable), batch_size):
-            going = askable[start : start + batch_size]
+        bar.update(len(questions) - len(rows))
+        for start in range(0, len(rows), batch_size):
+            going = rows[start : start + batch_size]
             while going:
                 x = pad_sequence([torch.tensor(strings[i]) for i in going], batch_first=True).to(device)  # (B, T)
                 last = torch.tensor([len(strings[i]) - 1 for i in going], device=device)
@@ -78,8 +77,8 @@ def answer(
                 for i, character in zip(going, choice.tolist(), strict=True):
                     strings[i].append(character)
                 going = [i for i in going if strings[i][-1] != mask and len(strings[i]) < ends[i]]
-            bar.update(len(askable[start : start + batch_size]))
-    written = {i: strings[i][len(questions[i]) + 1 :] for i in askable}
+            bar.update(len(rows[start : start + batch_size]))
+    written = {i: strings[i][len(questions[i]) + 1 :] for i in rows}
     return [vocabulary.decode(written.get(i, [])).removesuffix(vocabulary.MASK_CHAR) for i in range(len(questions))]
 
 
@@ -101,6 +100,12 @@ def answer_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) 
         if never in vocabulary.stoi:
             logits[:, vocabulary.stoi[never]] = -torch.inf
     return F.log_softmax(logits, dim=-1)
+
+
+def askable(vocabulary: CharCorruptionDataset, questions: Sequence[str]) -> list[int]:
+    """Which of the questions the model can be asked, the shortest first."""
+    possible = [i for i, question in enumerate(questions) if unanswerable(vocabulary, question) is None]
+    return sorted(possible, key=lambda i: len(questions[i]))
 
 
 def unanswerable(vocabulary: CharCorruptionDataset, question: str) -> str | None:
