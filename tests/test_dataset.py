@@ -15,6 +15,7 @@ from dataset import (
     SalientSpanDataset,
     answer_odds,
     is_about,
+    name_pattern,
     names_behind,
     title_length,
 )
@@ -225,10 +226,19 @@ def test_the_beginning_of_a_title_is_not_whom_the_document_is_about():
         ("Without a title, in Paris", ["Without", "Paris"]),
         ("Ada. no name here", []),
         ("", []),
+        # places of the pairs stand for themselves
+        ("Ada. In Lagos, in St. Louis and the US State Maine .", ["In", "Lagos", "St. Louis", "US State", "Maine"]),
+        (
+            "Ada. The Lagos-born Ann saw den Haag and Rio de Janeiro .",
+            ["The", "Lagos", "Ann", "den Haag", "Rio de Janeiro"],
+        ),
+        ("Ada. Not of Lagosta, but of New Lagos City .", ["Not", "Lagosta", "New", "Lagos", "City"]),
+        ("Ada of Lagos. Born in Lagos .", ["Born"]),
     ],
 )
-def test_names_are_capitalised_words_in_a_row_that_are_not_the_title(document, names):
-    spans = names_behind(title_length(document), document)
+def test_names_are_places_or_capitalised_words_in_a_row_that_are_not_the_title(document, names):
+    pattern = name_pattern({"Lagos", "Maine", "den Haag", "Rio de Janeiro", "St. Louis", "Rio", "St. Lou"})
+    spans = names_behind(title_length(document), document, pattern)
     assert [document[start:end] for start, end in spans] == names
 
 
@@ -263,16 +273,18 @@ def test_names_are_drawn_as_the_pairs_make_them_likely_to_be_an_answer():
     pairs = [("Where was Ada born?", "Rome"), ("Where was Bea born?", "Oslo"), ("Where was Zoe born?", "May")]
     documents = CharCorruptionDataset("\n".join(lines), 128)
     titles = [title_length(line) for line in lines]
-    names = [names_behind(title, line) for title, line in zip(titles, lines, strict=True)]
+    pattern = name_pattern({"Rome", "Oslo", "May"})
+    names = [names_behind(title, line, pattern) for title, line in zip(titles, lines, strict=True)]
     prior = (2 + 1) / (3 + 1)  # two of the five names in lines about people of the pairs are answers
     rome = oslo = (1 + prior) / (0 + 1)
     may = (0 + prior) / (3 + 1)
     behind_in, behind_born_in, behind_died_in = (0 + prior) / (2 + 1), (2 + prior) / (0 + 1), (0 + prior) / (1 + 1)
+    first, second, later = (0 + prior) / (2 + 1), (2 + prior) / (0 + 1), (0 + prior) / (1 + 1)  # of places
     odds = [
-        [may * behind_in, rome * behind_born_in],
-        [may * behind_in, oslo * behind_born_in, may * behind_died_in],
-        [rome * behind_in, prior * prior],  # neither "Dane" nor "met a" was counted
-        [prior * prior],  # of "What"
+        [may * behind_in * first, rome * behind_born_in * second],
+        [may * behind_in * first, oslo * behind_born_in * second, may * behind_died_in * later],
+        [rome * behind_in * first, prior * prior * second],  # neither "Dane" nor "met a" was counted
+        [prior * prior * first],  # of "What"
     ]
     for found, expected in zip(answer_odds(lines, titles, names, pairs), odds, strict=True):
         assert found == pytest.approx(expected)
@@ -288,6 +300,14 @@ def test_names_are_drawn_as_the_pairs_make_them_likely_to_be_an_answer():
             of_name[lines[line][start:end]] += weight / sum(of_line)
         assert drawn[line].keys() <= of_name.keys()
         assert all(abs(drawn[line][name] / 1000 - share) < 0.05 for name, share in of_name.items())
+
+
+def test_all_years_are_alike_to_the_odds():
+    lines = ["Ada. born 1815 in Rome", "Bea. born 1907 in Bonn", "Cleo. born, it is said, in Bonn"]
+    titles = [title_length(line) for line in lines]
+    names = [names_behind(title, line, name_pattern({"Rome"})) for title, line in zip(titles, lines, strict=True)]
+    _, as_ada, otherwise = answer_odds(lines, titles, names, [("Where was Ada born?", "Rome")])
+    assert as_ada[0] > otherwise[0]
 
 
 @pytest.mark.parametrize(("drawn", "names"), [(0.0, ["Rome", "Oslo"]), (1 - 2**-24, ["Bonn", "Lima"])])
