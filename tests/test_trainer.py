@@ -1,13 +1,15 @@
 """Optimizer groups, schedule, micro-batches, and the loop on our datasets and on any other."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from conftest import PAIRS, WIKI, Regression
 from torch.utils.data import TensorDataset
+from tqdm import tqdm
 
-from dataset import CharCorruptionDataset, NameDataset
+from dataset import CharCorruptionDataset, MixedDataset, NameDataset, SalientSpanDataset
 from model import GPT, GPTConfig
 from trainer import (
     Trainer,
@@ -235,6 +237,27 @@ def test_any_dataset_of_pairs_and_any_model_train(num_workers, capsys):
     assert "answer 42" in capsys.readouterr().out
     if not num_workers:
         assert trainer.test_loss() < 0.01
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("reads_names", [False, True])
+def test_training_beside_a_cpu_reads_nothing_back_and_mixes_no_devices(documents, monkeypatch, variant, reads_names):
+    """On the meta device, whose tensors hold no values to read: not as a CPU has it, but as every GPU does."""
+    monkeypatch.setattr("trainer.pick_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(Trainer, "autocast", nullcontext)  # there is none on that device, nor a fused AdamW
+    adamw = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *groups, fused, **settings: adamw(*groups, **settings))
+    monkeypatch.setattr("trainer.time.perf_counter", lambda: 0.0)  # no report falls due
+    dataset, names = documents, NameDataset(documents, PAIRS)
+    if reads_names:
+        dataset = MixedDataset(SalientSpanDataset(documents, names.data, 0.9, 12, 1.0, True), names, 0.5)
+    wanted = config(
+        max_epochs=2, muon_lr=0.02 if reads_names else 0.0, lr_decay=True, micro_batch_rows=3 if reads_names else 0
+    )
+    trainer = Trainer(small_model(documents.vocab_size, variant), dataset, None, wanted)
+    with tqdm(disable=True) as bar:
+        trainer.run_epochs(bar, len(dataset))
+    assert trainer.steps == 4
 
 
 def test_devices_and_precisions_that_are_not_there_are_named():
