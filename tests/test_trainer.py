@@ -242,7 +242,7 @@ def test_any_dataset_of_pairs_and_any_model_train(num_workers, capsys):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("reads_names", [False, True])
 def test_training_beside_a_cpu_reads_nothing_back_and_mixes_no_devices(documents, monkeypatch, variant, reads_names):
-    """On the meta device, whose tensors hold no values to read: not as a CPU has it, but as every GPU does."""
+    """On the meta device, which like a GPU is not where plain tensors are made, and whose values cannot be read."""
     monkeypatch.setattr("trainer.pick_device", lambda name: torch.device("meta"))
     monkeypatch.setattr(Trainer, "autocast", nullcontext)  # there is none on that device, nor a fused AdamW
     adamw = torch.optim.AdamW
