@@ -20,6 +20,7 @@ from cli import Parser, UserError, exit_on_user_error
 from files import name_in, parse_pairs, read_text
 
 MILLION = 10**6
+Feature = tuple[str | int, ...]  # of a name in a document: of which kind, and what it is
 
 
 class BatchDataset(Dataset):
@@ -304,31 +305,34 @@ def answer_odds(
     """
     place_of = {name_in(question): place for question, place in pairs}
     places = set(place_of.values())
+    words_in = re.compile(r"\w+|[^\w ]").findall
 
-    def features(document: str, title: int, names_of_one: list[tuple[int, int]]) -> list[list[tuple[str | int, ...]]]:
-        found, places_before = [], 0
+    def features(document: str, title: int, names_of_one: list[tuple[int, int]]) -> Iterator[list[Feature]]:
+        undated, read, words, places_before = re.sub(r"\d", "0", document), title, [], 0
         for start, end in names_of_one:
-            name, before = document[start:end], re.sub(r"\d", "0", document[max(title, start - 40) : start])
-            words = re.findall(r"\w+|[^\w ]", before)
-            found.append([("name", name), ("behind", *words[-2:]), ("places before", min(places_before, 2))])
+            words = [*words, *words_in(undated[read:start])][-2:]
+            read = start
+            name = document[start:end]
+            yield [("name", name), ("behind", *words), ("places before", min(places_before, 2))]
             places_before += name in places
-        return found
 
-    described = list(map(features, documents, titles, names))
-    counts: dict[bool, Counter[tuple[str | int, ...]]] = {True: Counter(), False: Counter()}  # by is-an-answer
+    counts: dict[bool, Counter[Feature]] = {True: Counter(), False: Counter()}  # by is-an-answer
     totals = {True: 1, False: 1}
-    for document, title, features_of_one in zip(documents, titles, described, strict=True):
+    for document, title, names_of_one in zip(documents, titles, names, strict=True):
         place = place_of.get(subject_of(title, document))
-        for of_name in features_of_one if place else []:
+        for of_name in features(document, title, names_of_one) if place else []:
             is_answer = ("name", place) in of_name
             counts[is_answer].update(of_name)
             totals[is_answer] += 1
     prior = totals[True] / totals[False]
 
-    def odds(feature: tuple[str | int, ...]) -> float:
+    def odds(feature: Feature) -> float:
         return (counts[True][feature] + prior) / (counts[False][feature] + 1)  # the prior's where it was never seen
 
-    return [[math.prod(map(odds, of_name)) for of_name in features_of_one] for features_of_one in described]
+    return [
+        [math.prod(map(odds, of_name)) for of_name in features(document, title, names_of_one)]
+        for document, title, names_of_one in zip(documents, titles, names, strict=True)
+    ]
 
 
 class NameDataset(BatchDataset):
