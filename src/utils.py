@@ -56,8 +56,8 @@ def answer(
     to the end mark, `longest` characters, or the end of the block.
 
     Questions of similar length are answered together, in fp32. What pads the shorter ones comes behind them and is
-    seen by none, so the answer to one does not depend on which others stand beside it, but for the
-    rounding of a tie. A question that is unanswerable() is answered "".
+    seen by none, so the answer to one does not depend on which others stand beside it, but for the rounding of a tie.
+    A question that is unanswerable() is answered "".
     """
     device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]

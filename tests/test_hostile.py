@@ -246,4 +246,4 @@ def test_a_long_line_and_a_million_rows_are_read_in_seconds(tmp_path):
     assert len(documents) == 7 * 170_000 - 170_000 + 2
     documents.batch(torch.arange(8))
     assert len(parse_pairs(PAIRS * 170_000)) == 6 * 170_000
-    assert time.perf_counter() - start < 120  # what is not linear in the text takes hours
+    assert time.perf_counter() - start < 60
