@@ -324,13 +324,15 @@ def answer_odds(
             is_answer = ("name", place) in of_name
             counts[is_answer].update(of_name)
             totals[is_answer] += 1
-    prior = totals[True] / totals[False]
+    prior = totals[True] / totals[False]  # the odds of what was never seen
+    seen = counts[True] | counts[False]
+    odds = {feature: (counts[True][feature] + prior) / (counts[False][feature] + 1) for feature in seen}
 
-    def odds(feature: Feature) -> float:
-        return (counts[True][feature] + prior) / (counts[False][feature] + 1)  # the prior's where it was never seen
+    def weight(of_name: list[Feature]) -> float:
+        return math.prod([odds.get(feature, prior) for feature in of_name])
 
     return [
-        [math.prod(map(odds, of_name)) for of_name in features(document, title, names_of_one)]
+        list(map(weight, features(document, title, names_of_one)))
         for document, title, names_of_one in zip(documents, titles, names, strict=True)
     ]
 
