@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # What is each ingredient of the fast recipe worth? The recipe, then without each ingredient, then each alone.
 # One row each of ablation/results.tsv, by scripts/ablation.py: four minutes a row with 600 people, on two CPU cores.
-# usage: bash scripts/ablations.sh [FOLDER [PEOPLE]]     this project's own files and 600 are the defaults; all: everybody
+# usage: bash scripts/ablations.sh [FOLDER [PEOPLE [NAME=VALUE ...]]]     this project's own files and 600 are the defaults;
+#        PEOPLE may be all; NAME=VALUE are settings of src/recipe.py for every row
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 FOLDER=${1:-.} PEOPLE=${2:-600}
-if [ $# -gt 2 ] || ! [[ $PEOPLE =~ ^([1-9][0-9]*|all)$ ]] || ! [ -e "$FOLDER/wiki.txt" ]; then
-    sed -n '4s/^# //p' scripts/ablations.sh >&2
+SETTINGS=${*:3}
+if ! [[ $PEOPLE =~ ^([1-9][0-9]*|all)$ ]] || ! [ -e "$FOLDER/wiki.txt" ]; then
+    sed -n '4,5s/^# //p' scripts/ablations.sh >&2
     exit 2
 fi
 source scripts/setup.sh requirements.txt
@@ -16,7 +18,7 @@ WORLD="--folder $FOLDER"
 FINETUNING="finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256" # the course's
 
 row() { # settings
-    .venv/bin/python scripts/ablation.py vanilla $WORLD "$@"
+    .venv/bin/python scripts/ablation.py vanilla $WORLD $SETTINGS "$@"
 }
 
 row
