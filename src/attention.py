@@ -21,9 +21,11 @@ torch.backends.cuda.enable_cudnn_sdp(False)  # the other kernels are known to ta
 class Dropout(nn.Module):
     """nn.Dropout, made cheap on a CPU, where drawing one float an element costs more than a layer's matmuls.
 
-    A 64-bit draw of the global CPU generator decides eight elements, against a threshold in 2**-8 that is rounded at
-    random for each call: every element is dropped with probability p.
+    A 64-bit draw decides eight elements, against a threshold in 2**-8 that is rounded at random for each call: every
+    element is dropped with probability p. On a CPU the draws are those of `generator`, of the global one if it is None.
     """
+
+    generator: torch.Generator | None = None
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -36,9 +38,9 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None, generator=self.generator)
         uniform = draws.view(torch.int8)[: x.numel()].view(x.shape)  # each of -2**7 .. 2**7 - 1 equally likely
-        dropped = int(self.p * 2**8 + torch.rand(()).item())  # of the 2**8 values
+        dropped = int(self.p * 2**8 + torch.rand((), generator=self.generator).item())  # of the 2**8 values
         keep = (uniform >= dropped - 2**7).view(torch.int8)  # which becomes a float faster than a bool does
         return x * keep.to(x.dtype).mul_(1.0 / (1.0 - self.p))
 

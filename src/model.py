@@ -1,5 +1,6 @@
 """GPT: embeddings, blocks, head. Four variants differ in their attention and in how positions enter."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -156,6 +157,20 @@ class GPT(nn.Module):
         """The matrices inside the blocks, which Muon is made for; embeddings and head are none."""
         outside = (self.tok_emb.weight, self.head.weight)
         return [p for p in self.parameters() if p.dim() == 2 and all(p is not other for other in outside)]
+
+    def twin(self) -> "GPT":
+        """A model with the very same parameters, but gradients of its own, and dropout drawn from its `generator`.
+
+        So that several threads can go forward and backward at once, and end in the same gradients each time.
+        """
+        twin = copy.deepcopy(self)
+        twin.generator = torch.Generator()
+        for own, shared in zip(twin.parameters(), self.parameters(), strict=True):
+            own.data = shared.data
+        for module in twin.modules():
+            if isinstance(module, Dropout):
+                module.generator = twin.generator
+        return twin
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Scores the next character at every position.

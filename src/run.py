@@ -96,7 +96,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option(
         "--micro_batch_rows",
         type=positive(int),
-        help="rows computed at once, for less memory; the batch stays the recipe's",
+        help="rows computed at once, on a CPU by each thread, for less memory; the batch stays the recipe's",
     )
     option(
         "--checkpoint_minutes",

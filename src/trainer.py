@@ -7,6 +7,7 @@ import shutil
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 LOWEST_MULTIPLIER = 0.1  # of the learning rate, once the cosine has come down to it
 STEPS_WORTH_COMPILING = 8000  # fewer take less time as they are than torch.compile does
-CPU_MICRO_BATCH_ROWS = 16  # small enough that sorted rows share a length, large enough for full-speed matmuls
+CPU_MICRO_BATCH_ROWS = 8, 16  # least for full-speed matmuls, most for which sorted rows share a length
 
 
 @dataclass
@@ -44,7 +45,7 @@ class TrainerConfig:
     device: str = "auto"  # auto, cpu, cuda or mps
     precision: str = "auto"  # auto, fp32 or bf16
     ignore_index: int = 0  # the target on which the model puts no loss
-    micro_batch_rows: int = 0  # rows computed at once; 0: 16 on a CPU, the whole batch elsewhere
+    micro_batch_rows: int = 0  # rows computed at once; 0: 8 to 16 by each thread of a CPU, the batch elsewhere
     num_workers: int = 0  # of the DataLoader, for datasets that cannot make whole batches
     writer: SummaryWriter | None = None
 
@@ -116,6 +117,17 @@ def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterato
             yield x[part, :T], y[part, :T]
 
 
+def evenly(parts: list[tuple[Tensor, ...]], n: int) -> list[list[tuple[Tensor, ...]]]:
+    """The parts of a batch in n lists of about as many tokens: the largest first, each to the list that has fewest."""
+    lists: list[list[tuple[Tensor, ...]]] = [[] for _ in range(n)]
+    tokens = [0] * n
+    for part in sorted(parts, key=lambda part: part[0].numel(), reverse=True):
+        least = tokens.index(min(tokens))
+        lists[least].append(part)
+        tokens[least] += part[0].numel()
+    return lists
+
+
 def equal_parts(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Splits a batch (B, T) into parts of `rows` rows, the last of them filled up with rows that hold no target.
 
@@ -170,7 +182,9 @@ class Trainer:
 
     A dataset with a method batch(indices) -> (x, y) makes its batches itself, on the device, as padded int64 (B, T)
     whose targets end in `ignore_index`; they are cut into micro-batches, which suits a causal model whose loss is the
-    mean over all other targets. Any other torch Dataset goes through a DataLoader. `test_dataset` may be None;
+    mean over all other targets. Any other torch Dataset goes through a DataLoader. On a CPU a model with a method
+    twin() then has one in each thread, which all work on micro-batches of their own: at this size that is faster than
+    all threads on one, where each of many small operations waits for the slowest. `test_dataset` may be None;
     otherwise its mean loss is reported after each epoch. Functions in `on_epoch_end` are called with the trainer and
     return figures to log, name to value; those in `on_step_end` are called with the trainer and may raise to stop.
 
@@ -193,7 +207,15 @@ class Trainer:
         self.train_dataset = train_dataset
         self.test_dataset = test_dataset
         self.config = config
-        self.micro_batch_rows = config.micro_batch_rows or (CPU_MICRO_BATCH_ROWS if self.device.type == "cpu" else 0)
+        on_cpu, (least, most) = self.device.type == "cpu", CPU_MICRO_BATCH_ROWS
+        threaded = on_cpu and self.world_size == 1 and hasattr(model, "twin") and hasattr(train_dataset, "batch")
+        parts = math.ceil(config.batch_size / (config.micro_batch_rows or least))
+        threads = min(torch.get_num_threads(), parts) if threaded else 1
+        self.twins = [model.twin() for _ in range(threads - 1)]
+        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.micro_batch_rows = config.micro_batch_rows
+        if on_cpu and not config.micro_batch_rows:  # two parts for each thread
+            self.micro_batch_rows = min(most, max(least, math.ceil(config.batch_size / (2 * threads))))
         self.most_rows = 0  # that a batch had, where it is one part
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
@@ -301,15 +323,7 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = group["highest_lr"] * multiplier
         self.steps += 1
-        total = torch.zeros((), device=self.device)
-        parts = self.parts(x, y, self.train_dataset)
-        with self.autocast():
-            for number, (part_x, part_y, share) in enumerate(parts, 1):
-                exchange = number == len(parts) or self.world_size == 1
-                with nullcontext() if exchange else self.parallel.no_sync():
-                    loss = self.parallel(part_x, part_y)[1] * share
-                    (loss * self.world_size).backward()  # which DistributedDataParallel divides by
-                total += loss.detach()
+        total = self.backward(self.parts(x, y, self.train_dataset))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_norm_clip)
         self.last = self.over_processes(total), norm
         if self.device.type == "cpu":
@@ -318,6 +332,33 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         return self.last
+
+    def backward(self, parts: list[tuple[Tensor, Tensor, Tensor | float]]) -> Tensor:
+        """Leaves the gradients of a batch, given in parts, in the model's parameters. Returns its loss."""
+        if not self.twins:
+            return self.backward_of(self.parallel, parts)
+        for twin in self.twins:
+            twin.generator.manual_seed(int(torch.randint(2**63 - 1, ())))
+        models = [self.model, *self.twins]
+        losses = list(self.pool.map(self.backward_of, models, evenly(parts, len(models))))
+        for parameter, *others in zip(*(model.parameters() for model in models), strict=True):
+            for other in others:
+                if other.grad is not None:  # else the thread had no part
+                    parameter.grad += other.grad
+                    other.grad = None
+        return sum(losses)
+
+    def backward_of(self, model: nn.Module, parts: list[tuple[Tensor, Tensor, Tensor | float]]) -> Tensor:
+        """Adds the gradients of the parts to those of the model's parameters. Returns the sum of the losses."""
+        total = torch.zeros((), device=self.device)
+        with self.autocast():
+            for number, (x, y, share) in enumerate(parts, 1):
+                exchange = number == len(parts) or self.world_size == 1
+                with nullcontext() if exchange else model.no_sync():
+                    loss = model(x, y)[1] * share
+                    (loss * self.world_size).backward()  # which DistributedDataParallel divides by
+                total += loss.detach()
+        return total
 
     def check_finite(self) -> None:
         """Raises FloatingPointError when the last step's loss or gradient norm is infinite or not a number."""

@@ -14,7 +14,7 @@ from trainer import Trainer, TrainerConfig
 
 
 def test_the_plain_model_and_step_have_the_loss_and_gradients_of_ours(documents, monkeypatch):
-    monkeypatch.setattr("trainer.CPU_MICRO_BATCH_ROWS", 3)
+    monkeypatch.setattr("trainer.CPU_MICRO_BATCH_ROWS", (3, 3))
     sizes = {"n_layer": 2, "n_head": 4, "n_embd": 32, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0}
     config = GPTConfig(documents.vocab_size, 128, **sizes)
     ours, plain = GPT(config), PlainGPT(config)

@@ -1,6 +1,7 @@
 """Optimizer groups, schedule, micro-batches, and the loop on our datasets and on any other."""
 
 import math
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -15,6 +16,7 @@ from trainer import (
     Trainer,
     TrainerConfig,
     equal_parts,
+    evenly,
     learning_rate_multiplier,
     micro_batches,
     parameter_groups,
@@ -29,6 +31,14 @@ def small_model(vocab_size: int, variant: str = "vanilla", dropout: float = 0.1)
     sizes = {"n_layer": 3, "n_head": 2, "n_embd": 32, "bottleneck_dim": 16}
     drop = {"embd_pdrop": dropout, "resid_pdrop": dropout, "attn_pdrop": dropout}
     return GPT(GPTConfig(vocab_size, 128, variant=variant, **sizes, **drop))
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 def config(**wanted) -> TrainerConfig:
@@ -104,9 +114,8 @@ def test_muon_trains_the_matrices_inside_the_blocks_and_adamw_the_rest(documents
 
 @pytest.mark.parametrize(("split", "rows"), [(micro_batches, 3), (equal_parts, 4)])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_step_in_parts_has_the_gradients_of_the_plain_batch(documents, variant, split, rows, monkeypatch):
+def test_a_step_in_parts_has_the_gradients_of_the_plain_batch(documents, variant, split, rows, threads, monkeypatch):
     """The optimised step against the plain one of equation and textbook: fp32, no dropout, one padded batch."""
-    monkeypatch.setattr("trainer.CPU_MICRO_BATCH_ROWS", rows)
     monkeypatch.setattr("trainer.micro_batches", split)  # equal_parts is what a GPU takes
     model = small_model(documents.vocab_size, variant, dropout=0.0)
     names = NameDataset(documents, PAIRS)
@@ -114,13 +123,65 @@ def test_a_step_in_parts_has_the_gradients_of_the_plain_batch(documents, variant
         x, y = dataset.batch(torch.arange(len(dataset)))
         _, loss = model(x, y)
         plain = torch.autograd.grad(loss, list(model.parameters()))
-        trainer = Trainer(model, dataset, None, config(grad_norm_clip=1e9))
+        trainer = Trainer(model, dataset, None, config(batch_size=7, grad_norm_clip=1e9, micro_batch_rows=rows))
         trainer.optimizers = []  # so that the gradients stay
+        assert len(trainer.twins) == min(threads, math.ceil(7 / rows)) - 1
         total, _ = trainer.step(x, y)
         assert total.item() == pytest.approx(loss.item(), abs=1e-6)
         for expected, p in zip(plain, model.parameters(), strict=True):
             torch.testing.assert_close(p.grad, expected, atol=1e-6, rtol=1e-4)
         model.zero_grad()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_threads_train_the_same_parameters(documents, variant, threads):
+    x, y = documents.batch(torch.arange(len(documents)))
+    trained = []
+    for rows in (1, len(x)):  # the second time a single part, and so a single thread at work
+        torch.manual_seed(0)
+        model = small_model(documents.vocab_size, variant, dropout=0.0)
+        trainer = Trainer(model, documents, None, config(batch_size=7, micro_batch_rows=rows))
+        trainer.optimizers = [torch.optim.SGD(model.parameters(), lr=0.5)]  # which does not amplify rounding
+        for _ in range(3):
+            trainer.step(x, y)
+        trained.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*trained, atol=1e-5, rtol=0)
+
+
+def test_threads_draw_their_own_dropout_and_the_same_each_time(documents, threads):
+    x, y = documents.batch(torch.zeros(threads, dtype=torch.int64))
+    x, y = x[:1].expand(threads, -1), y[:1].expand(threads, -1)  # a row, the same, for each thread
+
+    def losses(seed: int) -> list[float]:
+        torch.manual_seed(0)
+        trainer = Trainer(small_model(documents.vocab_size), documents, None, config(micro_batch_rows=1))
+        trainer.model.train()
+        of_threads: list[float] = []
+        backward_of = trainer.backward_of
+        trainer.backward_of = lambda *work: of_threads.append(backward_of(*work)) or of_threads[-1]
+        torch.manual_seed(seed)
+        trainer.step(x, y)
+        trainer.step(x, y)
+        return sorted(float(loss) for loss in of_threads)
+
+    assert len(set(losses(1))) == 2 * threads
+    assert losses(1) == losses(1) != losses(2)
+
+
+def test_threads_get_about_as_many_tokens_each():
+    parts = [(torch.zeros(2, T), T) for T in (8, 16, 24, 40, 48)]
+    assert [[T for _, T in part] for part in evenly(parts, 2)] == [[48, 16, 8], [40, 24]]
+    assert evenly(parts[:1], 2) == [parts[:1], []]
+
+
+@pytest.mark.parametrize(
+    ("threads", "batch_size", "twins", "rows"),
+    [(1, 128, 0, 16), (3, 128, 2, 16), (3, 64, 2, 11), (40, 128, 15, 8), (3, 4, 0, 8)],
+    indirect=["threads"],
+)
+def test_a_batch_on_a_cpu_is_in_two_parts_a_thread_of_8_to_16_rows(documents, threads, batch_size, twins, rows):
+    trainer = Trainer(small_model(documents.vocab_size), documents, None, config(batch_size=batch_size))
+    assert (len(trainer.twins), trainer.micro_batch_rows) == (twins, rows)
 
 
 def test_equal_parts_have_one_shape_and_the_rows_of_the_batch(documents):
