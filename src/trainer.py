@@ -182,9 +182,9 @@ class Trainer:
 
     A dataset with a method batch(indices) -> (x, y) makes its batches itself, on the device, as padded int64 (B, T)
     whose targets end in `ignore_index`; they are cut into micro-batches, which suits a causal model whose loss is the
-    mean over all other targets. Any other torch Dataset goes through a DataLoader. On a CPU a model with a method
-    twin() then has one in each thread, which all work on micro-batches of their own: at this size that is faster than
-    all threads on one, where each of many small operations waits for the slowest. `test_dataset` may be None;
+    mean over all other targets. On a CPU, if the model has a method twin(), each thread then has a twin that works on
+    micro-batches of its own; for so small a model that is faster than all threads on one, waiting for the slowest of
+    them in each operation. Any other torch Dataset goes through a DataLoader. `test_dataset` may be None;
     otherwise its mean loss is reported after each epoch. Functions in `on_epoch_end` are called with the trainer and
     return figures to log, name to value; those in `on_step_end` are called with the trainer and may raise to stop.
 
@@ -207,15 +207,10 @@ class Trainer:
         self.train_dataset = train_dataset
         self.test_dataset = test_dataset
         self.config = config
-        on_cpu, (least, most) = self.device.type == "cpu", CPU_MICRO_BATCH_ROWS
-        threaded = on_cpu and self.world_size == 1 and hasattr(model, "twin") and hasattr(train_dataset, "batch")
-        parts = math.ceil(config.batch_size / (config.micro_batch_rows or least))
-        threads = min(torch.get_num_threads(), parts) if threaded else 1
-        self.twins = [model.twin() for _ in range(threads - 1)]
-        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self.micro_batch_rows = config.micro_batch_rows
-        if on_cpu and not config.micro_batch_rows:  # two parts for each thread
-            self.micro_batch_rows = min(most, max(least, math.ceil(config.batch_size / (2 * threads))))
+        self.twins: list[nn.Module] = []  # of the model, for the other threads of a CPU
+        if self.device.type == "cpu":
+            self.divide_among_threads()
         self.most_rows = 0  # that a batch had, where it is one part
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
@@ -245,6 +240,17 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["highest_lr"] = group["lr"]  # what the schedule multiplies
         return optimizers
+
+    def divide_among_threads(self) -> None:
+        """Makes as many twins as find work in a batch, and the micro-batches so large that each thread has two."""
+        least, most = CPU_MICRO_BATCH_ROWS
+        batch_size, rows = self.config.batch_size, self.config.micro_batch_rows
+        threads = 1
+        if self.world_size == 1 and hasattr(self.model, "twin") and hasattr(self.train_dataset, "batch"):
+            threads = min(torch.get_num_threads(), math.ceil(batch_size / (rows or least)))
+        self.twins = [self.model.twin() for _ in range(threads - 1)]
+        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.micro_batch_rows = rows or min(most, max(least, math.ceil(batch_size / (2 * threads))))
 
     def batches(self, dataset: Dataset, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The pairs of the dataset in this order, in batches on the device: of each batch, the rows of this process."""
