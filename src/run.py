@@ -127,6 +127,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "finetune_lr": recipe.finetune_lr,
         "finetune_epochs": recipe.scratch_epochs if scratch else recipe.finetune_epochs,
     }.items():
+        if hasattr(arguments, name) and not name.startswith(arguments.function):  # scripts give all steps the same
+            print(f"--{name} changes nothing here: this is {arguments.function}", file=sys.stderr)
         setattr(arguments, name, getattr(arguments, name, default))
     if arguments.bottleneck_dim > BLOCK_SIZE:
         parser.error(f"--bottleneck_dim {arguments.bottleneck_dim} is longer than the block of {BLOCK_SIZE}")

@@ -243,6 +243,13 @@ TRAIN = "--writing_params_path a.params --finetune_corpus_path birth_places_trai
 EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path p"
 
 
+def test_a_setting_of_another_step_is_named(capsys):
+    run.parse_arguments(f"pretrain rope wiki.txt {TRAIN} --finetune_lr 1e-3 --pretrain_lr 1e-3".split())
+    assert capsys.readouterr().err == "--finetune_lr changes nothing here: this is pretrain\n"
+    run.parse_arguments(f"evaluate rope wiki.txt {EVALUATE} --pretrain_epochs 3".split())
+    assert capsys.readouterr().err == "--pretrain_epochs changes nothing here: this is evaluate\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
