@@ -133,19 +133,41 @@ def test_a_step_in_parts_has_the_gradients_of_the_plain_batch(documents, variant
         model.zero_grad()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_threads_train_the_same_parameters(documents, variant, threads):
+def test_twins_train_the_parameters_as_one_model_does(documents, variant, precision):
     x, y = documents.batch(torch.arange(len(documents)))
     trained = []
-    for rows in (1, len(x)):  # the second time a single part, and so a single thread at work
+    for twins in (0, 2):
         torch.manual_seed(0)
         model = small_model(documents.vocab_size, variant, dropout=0.0)
-        trainer = Trainer(model, documents, None, config(batch_size=7, micro_batch_rows=rows))
+        trainer = Trainer(model, documents, None, config(precision=precision, micro_batch_rows=2))
+        trainer.twins = [model.twin() for _ in range(twins)]
         trainer.optimizers = [torch.optim.SGD(model.parameters(), lr=0.5)]  # which does not amplify rounding
         for _ in range(3):
             trainer.step(x, y)
         trained.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-    torch.testing.assert_close(*trained, atol=1e-5, rtol=0)
+    torch.testing.assert_close(*trained, atol=1e-5 if precision == "fp32" else 1e-3, rtol=0)
+
+
+def test_dropout_in_twins_leaves_the_expected_gradient_alone(documents):
+    """The mean over many draws with twins against that without, in standard errors of their difference."""
+    x, y = documents.batch(torch.arange(len(documents)))
+    model = small_model(documents.vocab_size)
+    means, errors = [], []
+    for twins in (0, 2):
+        trainer = Trainer(model, documents, None, config(grad_norm_clip=1e9, micro_batch_rows=2))
+        trainer.twins = [model.twin() for _ in range(twins)]
+        trainer.optimizers = []
+        gradients = []
+        for _ in range(60):
+            trainer.step(x, y)
+            gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+            model.zero_grad()
+        means.append(torch.stack(gradients).mean(0))
+        errors.append(torch.stack(gradients).var(0) / len(gradients))
+    scores = (means[0] - means[1])[errors[0] > 0] / (errors[0] + errors[1])[errors[0] > 0].sqrt()
+    assert 0.8 < scores.square().mean() < 1.2  # 1 where nothing but chance makes the difference
 
 
 def test_threads_draw_their_own_dropout_and_the_same_each_time(documents, threads):
