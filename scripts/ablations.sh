@@ -27,6 +27,7 @@ row framed=0                                                       # the title i
 row salient=0                                                      # spans anywhere, and so neither of the two
 row questions=0                                                    # no pairs among the documents
 row muon_lr=0                                                      # AdamW for all
+row muon_lr=0 pretrain_lr=1e-3                                     # the same, at a third of the rate
 row $FINETUNING                                                    # the course's finetuning
 row $FINETUNING questions=0 salient=0                              # Muon
 row $FINETUNING muon_lr=0 questions=0 framed=0 by_odds=False       # names as spans
