@@ -344,6 +344,7 @@ class Trainer:
         if not self.twins:
             return self.backward_of(self.parallel, parts)
         for twin in self.twins:
+            twin.train(self.model.training)
             twin.generator.manual_seed(int(torch.randint(2**63 - 1, ())))
         models = [self.model, *self.twins]
         losses = list(self.pool.map(self.backward_of, models, evenly(parts, len(models))))

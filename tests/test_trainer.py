@@ -176,7 +176,8 @@ def test_threads_draw_their_own_dropout_and_the_same_each_time(documents, thread
 
     def losses(seed: int) -> list[float]:
         torch.manual_seed(0)
-        trainer = Trainer(small_model(documents.vocab_size), documents, None, config(micro_batch_rows=1))
+        model = small_model(documents.vocab_size).eval()  # as one that has been asked is
+        trainer = Trainer(model, documents, None, config(micro_batch_rows=1))
         trainer.model.train()
         of_threads: list[float] = []
         backward_of = trainer.backward_of
