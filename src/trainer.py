@@ -244,7 +244,7 @@ class Trainer:
     def divide_among_threads(self) -> None:
         """Makes as many twins as find work in a batch, and the micro-batches so large that each thread has two."""
         least, most = CPU_MICRO_BATCH_ROWS
-        batch_size, rows = self.config.batch_size, self.config.micro_batch_rows
+        batch_size, rows = self.config.batch_size, self.micro_batch_rows  # 0: to be chosen
         threads = 1
         if self.world_size == 1 and hasattr(self.model, "twin") and hasattr(self.train_dataset, "batch"):
             threads = min(torch.get_num_threads(), math.ceil(batch_size / (rows or least)))
