@@ -164,10 +164,10 @@ class StateKeeper:
     """Writes a trainer's state every few minutes, and when the process is told to stop: one of its on_step_end.
 
     `run` says what the run is; a state is taken up only by a run of the same description, but for `command` and the
-    like. `go_on` is the command that does so.
+    like, and when it was `started` stays what it was. `go_on` is the command that does so.
     """
 
-    NOT_COMPARED = ("versions", "commit", "command")
+    NOT_COMPARED = ("versions", "commit", "command", "started")
 
     def __init__(self, path: str, minutes: float, run: dict[str, Any], go_on: str) -> None:
         self.path, self.seconds, self.run, self.go_on = path, 60 * minutes, run, go_on
@@ -230,6 +230,7 @@ class StateKeeper:
                 if name not in self.NOT_COMPARED and state["run"][name] != value:
                     was = f"{name} {state['run'][name]}, this one has {value}"
                     raise UserError(f"{self.path}: the run that it is the state of had {was}; {advice}")
+            self.run["started"] = state["run"]["started"]
             trainer.load_state_dict(state["trainer"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             if isinstance(error, UserError):

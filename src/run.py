@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE = 128
 TENSORBOARD_FOLDER = Path("expt")
+TIME = "%Y%m%d-%H%M%S"
 PRECISION_HELP = "of the matmuls while training; auto: bf16 on CUDA GPUs and x86 CPUs that have it, else fp32"
 VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
 
@@ -275,6 +276,7 @@ def describe(
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         "commit": commit,
         "command": shlex.join([*launcher, *sys.argv]),
+        "started": time.strftime(TIME),
     }
 
 
@@ -323,12 +325,12 @@ def make_trainer(
     return trainer
 
 
-def tensorboard_writer(arguments: argparse.Namespace) -> "SummaryWriter":
-    """Where TensorBoard shows this run."""
+def tensorboard_writer(arguments: argparse.Namespace, started: str, purge_step: int | None = None) -> "SummaryWriter":
+    """Where TensorBoard shows the run that began at that time; points there from purge_step on are hidden."""
     from torch.utils.tensorboard import SummaryWriter
 
-    name = f"{arguments.function}-{arguments.variant}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name)
+    name = f"{arguments.function}-{arguments.variant}-{started}"
+    return SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name, purge_step=purge_step)
 
 
 def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
@@ -354,7 +356,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     if arguments.keep_every:
         trainer.on_epoch_end.append(keep_params(arguments.writing_params_path, arguments.keep_every, run))
     if trainer.rank == 0:
-        trainer.config.writer = tensorboard_writer(arguments)
+        trainer.config.writer = tensorboard_writer(arguments, run["started"], trainer.steps + 1)
     try:
         with keeper.listening():
             trainer.train()
@@ -412,7 +414,7 @@ def report(
             cells = (f"{value:.6f}" if isinstance(value, float) else str(value) for value in astuple(row))
             file.write(("\t".join(cells) + "\n").encode())
     print(summary(rows))
-    with tensorboard_writer(arguments) as writer:
+    with tensorboard_writer(arguments, time.strftime(TIME)) as writer:
         confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
         writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
         surest = max(rows, key=lambda row: row.probability)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import WIKI
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 import run
 from checkpoint import StateKeeper, read_tensors
@@ -104,8 +106,18 @@ def test_a_signal_ends_the_step_and_says_how_to_go_on(world, capsys, number, cod
         run.main(words)
     with pytest.raises(UserError, match=r"had seed 0, this one has 1; remove it to begin anew"):
         run.main([*words, "--resume", "--seed", "1"])
+    (folder,) = Path("expt/run").iterdir()
+    with SummaryWriter("lost") as writer:
+        writer.add_scalar("loss", 9.0, 30)  # as of steps after the state, before a power cut
+    (lost,) = Path("lost").iterdir()
+    lost.rename(folder / f"{next(folder.iterdir()).name}.lost")
+    Path("lost").rmdir()
     run.main([*words, "--resume"])
     assert "Going on after step " in capsys.readouterr().out
+    assert list(Path("expt/run").iterdir()) == [folder]  # one curve
+    curve = EventAccumulator(str(folder)).Reload().Scalars("loss")
+    steps = [point.step for point in curve]
+    assert steps == sorted(set(steps)) and steps[0] < steps[-1] and 9.0 not in [point.value for point in curve]
     assert left(world) == {"a.params", "a.params.json"}
     resumed = torch.load("a.params")
     run.main(words)
