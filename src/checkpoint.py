@@ -164,7 +164,7 @@ class StateKeeper:
     """Writes a trainer's state every few minutes, and when the process is told to stop: one of its on_step_end.
 
     `run` says what the run is; a state is taken up only by a run of the same description, but for `command` and the
-    like, and when it was `started` stays what it was. `go_on` is the command that does so.
+    like. `go_on` is the command that does so.
     """
 
     NOT_COMPARED = ("versions", "commit", "command", "started")
@@ -221,8 +221,8 @@ class StateKeeper:
         if trainer.rank == 0:
             save_tensors({"run": self.run, "trainer": state}, self.path)
 
-    def read(self, trainer: Trainer) -> None:
-        """Gives the trainer the state that was written. Raises UserError where that is of another run."""
+    def read(self, trainer: Trainer) -> dict[str, Any]:
+        """Gives the trainer the state that was written. Returns what it says of its run. Raises UserError."""
         advice = "remove it to begin anew"
         state = read_tensors(self.path, advice)
         try:
@@ -230,8 +230,8 @@ class StateKeeper:
                 if name not in self.NOT_COMPARED and state["run"][name] != value:
                     was = f"{name} {state['run'][name]}, this one has {value}"
                     raise UserError(f"{self.path}: the run that it is the state of had {was}; {advice}")
-            self.run["started"] = state["run"]["started"]
             trainer.load_state_dict(state["trainer"])
+            return state["run"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             if isinstance(error, UserError):
                 raise

@@ -346,7 +346,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     go_on = run["command"] if arguments.resume else f"{run['command']} --resume"
     keeper = StateKeeper(state_path(arguments), arguments.checkpoint_minutes, run, go_on)
     if arguments.resume:
-        keeper.read(trainer)
+        run["started"] = keeper.read(trainer).get("started", run["started"])
         print(f"Going on after step {trainer.steps}")
     else:
         keeper.write(trainer)
