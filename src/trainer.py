@@ -271,7 +271,7 @@ class Trainer:
             split = micro_batches(x, y, self.micro_batch_rows, ignored)
         else:
             self.most_rows = max(self.most_rows, -(-len(x) // 8) * 8)
-            split = equal_parts(x, y, self.micro_batch_rows or self.most_rows, ignored)
+            split = equal_parts(x, y, min(self.micro_batch_rows or self.most_rows, self.most_rows), ignored)
         targets = self.over_processes((y != ignored).sum())
         return [(part_x, part_y, (part_y != ignored).sum() / targets) for part_x, part_y in split]
 

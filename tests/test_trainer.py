@@ -215,6 +215,13 @@ def test_equal_parts_have_one_shape_and_the_rows_of_the_batch(documents):
     assert torch.equal(torch.cat([part_y for _, part_y in parts])[: len(x)], y) and not parts[1][1][len(x) - 4 :].any()
 
 
+def test_parts_beside_a_cpu_are_no_larger_than_the_batch(documents):
+    trainer = Trainer(small_model(documents.vocab_size), documents, None, config(micro_batch_rows=1024))
+    trainer.device = torch.device("cuda")
+    ((x, _, _),) = trainer.parts(*documents.batch(torch.arange(7)), documents)
+    assert x.shape == (8, 127)
+
+
 def test_an_epoch_visits_every_document_once_in_a_new_order(documents):
     trainer = Trainer(small_model(documents.vocab_size), documents, None, config(max_epochs=3))
     seen: list[int] = []
