@@ -1,6 +1,5 @@
 """Reading what a user gives and writing what they get. No torch here, so that mistakes are answered at once."""
 
-import glob
 import os
 import re
 import tempfile
@@ -108,8 +107,9 @@ def count_right(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[s
 
 def check_writable(path: str) -> None:
     """Raises UserError unless a file can be written at `path`: said at the start, not after hours of training."""
-    folder = Path(path).parent
-    if not os.path.isdir(folder):
+    target = behind(path)
+    folder = target.parent if os.path.islink(path) else Path(path).parent
+    if not folder.is_dir():
         raise UserError(f"{path}: the folder {folder} does not exist; create it first")
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder; name a file in it")
@@ -117,7 +117,7 @@ def check_writable(path: str) -> None:
         raise UserError(f"{path}: is a device or the like; name a file")
     try:
         with suppress(FileNotFoundError):
-            os.lstat(path)  # refuses a name that is too long
+            os.lstat(part_of(target))  # refuses a name that is too long
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -131,21 +131,25 @@ def locked(path: str) -> Iterator[None]:
     The lock goes with the process, however it ends; what a killed one had half written is then removed. Where the
     system has no flock (Windows), nothing is held.
     """
-    target = Path(path).resolve()
+    if fcntl is None:
+        yield
+        return
+    target = behind(path)
     lock = target.with_name(f".{target.name}.lock")
     held = False
     while not held:
         file = open(lock, "wb")  # noqa: SIM115, it stays open for as long as the lock is held
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
             raise UserError(f"{path}: another run is writing it; wait for it, or name another output") from None
         with suppress(FileNotFoundError):  # the run before may have removed this file between the two calls
             held = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
-    for part in target.parent.glob(f".{glob.escape(target.name)}*.part"):
-        part.unlink(missing_ok=True)
+    beside = r"(\.json|\.state|\.\d+|\.\d+\.json)?"  # what a run writes beside its parameters
+    for other in target.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(target.name)}{beside}\.\d+\.part", other.name):
+            other.unlink(missing_ok=True)
     try:
         yield
     finally:
@@ -162,14 +166,24 @@ def check_folder(folder: Path) -> None:
     check_writable(str(existing / "file"))
 
 
+def behind(path: str) -> Path:
+    """The file that is written for `path`: a link is followed."""
+    return Path(os.path.realpath(path))
+
+
+def part_of(target: Path) -> Path:
+    """Where this process writes what will be `target`."""
+    return target.with_name(f".{target.name}.{os.getpid()}.part")
+
+
 @contextmanager
 def atomic_write(path: str) -> Iterator[BinaryIO]:
     """A file object whose content replaces `path` in one step when the block ends; an error leaves `path` as it was.
 
     A link is followed. Raises UserError where the disk is full or the like.
     """
-    target = Path(path).resolve()
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    target = behind(path)
+    part = part_of(target)
     try:
         with open(part, "wb") as file:
             yield file
