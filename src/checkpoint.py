@@ -56,7 +56,7 @@ def save_params(model: GPT, path: str, record: dict[str, Any] | None = None) -> 
     """Writes the model's state_dict, as tensors of the CPU, to `path`, and the record to `path`.json. UserError."""
     save_tensors({name: value.cpu() for name, value in model.state_dict().items()}, path)
     if record is not None:
-        content = json.dumps(record | {"sha256": sha256(path)}, indent=2, ensure_ascii=False) + "\n"
+        content = json.dumps(record | {"sha256": sha256(path)}, indent=2) + "\n"
         with atomic_write(f"{path}.json") as file:
             file.write(content.encode())
 
@@ -73,7 +73,11 @@ def read_params(path: str) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a params file; one holds the names and tensors of a state_dict")
     state = {WRAPPERS.sub("", name): value for name, value in state.items()}
     for name, value in state.items():
-        if not value.isfinite().all():
+        try:
+            finite = bool(value.isfinite().all())
+        except (NotImplementedError, RuntimeError):
+            raise UserError(f"{path}: {name} is sparse, quantized or the like; save it as a plain tensor") from None
+        if not finite:
             raise UserError(f"{path}: {name} holds values that are not finite; train anew")
     # some course solutions for rope keep the table of rotations, which follows from the configuration
     return {name: value for name, value in state.items() if not name.endswith(".rope_cache")}
@@ -167,7 +171,7 @@ class StateKeeper:
     like. `go_on` is the command that does so.
     """
 
-    NOT_COMPARED = ("versions", "commit", "command", "started")
+    NOT_COMPARED = ("versions", "commit", "command", "started", "micro_batch_rows")
 
     def __init__(self, path: str, minutes: float, run: dict[str, Any], go_on: str) -> None:
         self.path, self.seconds, self.run, self.go_on = path, 60 * minutes, run, go_on

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from checkpoint import load_params, read_params, save_params, trained_as
+from checkpoint import load_params, read_params, read_record, save_params, trained_as
 from cli import UserError
 from model import GPT, GPTConfig
 
@@ -79,6 +79,9 @@ class Bomb:
         lambda path: torch.save({"tok_emb.weight": Bomb()}, path),
         lambda path: torch.save([1, 2, 3], path),
         lambda path: torch.save({"epoch": 3}, path),
+        lambda path: torch.save({"head.weight": torch.eye(3).to_sparse()}, path),
+        lambda path: torch.save({"head.weight": torch.eye(3).to(torch.float8_e4m3fn)}, path),
+        lambda path: torch.save({"head.weight": torch.empty(3, device="meta")}, path),
         lambda path: path.unlink(),
         lambda path: (path.unlink(), path.mkdir()),
     ],
@@ -92,6 +95,12 @@ def test_broken_and_hostile_files_end_in_one_line_and_run_nothing(tmp_path, monk
         read_params(str(path))
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
     assert not (tmp_path / "bombed").exists()
+
+
+def test_a_command_that_is_no_text_is_recorded(tmp_path):
+    path = str(tmp_path / "a.params")
+    save_params(GPT(config("vanilla")), path, {"command": "run.py caf\udce9"})  # as Python has bytes that are not UTF-8
+    assert read_record(path)["command"] == "run.py caf\udce9"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no limits of this kind")
