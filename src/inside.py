@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -134,7 +135,7 @@ def as_row(finding: Finding) -> str:
     likeliest = [cell for place, p in finding.likeliest for cell in (place, f"{p:.6f}")]
     likeliest += [""] * (10 - len(likeliest))
     cells = [finding.name, finding.answer, f"{finding.probability:.6f}", str(finding.line), finding.text, *likeliest]
-    return "\t".join(cell.replace("\t", " ") for cell in cells)
+    return "\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in cells)
 
 
 def as_screen(finding: Finding, corpus_path: str, colours: bool) -> str:

@@ -141,16 +141,26 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     """One trained model for both: training is what takes the time."""
     common = ["vanilla", "wiki.txt", "--reading_params_path", "a"]
     capsys.readouterr()
-    run.main(["ask", *common, "Björk", "Alan Kahlo", "王"])
+    run.main(["ask", *common, "Björk", "Alan\nKahlo", "王"])
     header, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
     assert header[:5] == ["name", "answer", "probability", "line", "text"] and all(len(r) == len(header) for r in rows)
     assert rows[0][:2] == ["Björk", "Reykjavík"] and float(rows[0][2]) > 0.5
     assert rows[0][3:5] == ["2", WIKI.split("\n")[1]] and rows[0][5:7] == [rows[0][1], rows[0][2]]
-    assert rows[1][3:5] == ["0", ""] and rows[2][1:3] == ["", "0.000000"]
+    assert rows[1][0] == "Alan Kahlo" and rows[1][3:5] == ["0", ""] and rows[2][1:3] == ["", "0.000000"]
 
     monkeypatch.setattr("sys.stdin", io.StringIO(WIKI))  # any lines are names
     run.main(["ask", *common])
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(PAIRS.splitlines())
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), "utf-8"))
+    with pytest.raises(UserError, match=r"^standard input: not utf-8; give the names in that encoding$"):
+        run.main(["ask", *common])
+    monkeypatch.setattr("sys.stdin", io.StringIO("\nBjörk\n"))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    capsys.readouterr()
+    run.main(["ask", *common])
+    said = capsys.readouterr()
+    assert said.err.count("Who? ") == 3 and len(said.out.splitlines()) == 2  # the prompts are no part of a file
 
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     run.main(["ask", *common, "Björk", "Alan Kahlo"])
@@ -175,6 +185,9 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     assert report[6]["name_in_text"] == "False" and float(report[1]["margin"]) > 0
     run.main(["evaluate", *common, *evaluate])
     assert (trained / "report.tsv").read_text(encoding="utf-8").splitlines()[1].endswith("\tNone")
+    (trained / "asked.tsv").write_text("Where was 王 born?\tLondon\n", encoding="utf-8")
+    run.main(["evaluate", *common, *evaluate])  # no question that can be asked
+    assert (trained / "report.tsv").read_text(encoding="utf-8").splitlines()[1].startswith("Where was 王 born?\t\t")
     (trained / "asked.tsv").write_text("Where was Björk born?\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"asked.tsv: has no places, which --report_path compares with"):
         run.main(["evaluate", *common, *evaluate])
