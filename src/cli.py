@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,23 +25,27 @@ class Stopped(Exception):
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command; a UserError becomes one line on stderr and exit code 2, a signal one line and 128 + its number.
 
-    Of the processes that torchrun starts, the first alone prints.
+    Of the processes that torchrun starts, the first alone prints, but for errors: another may have one of its own.
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no ⁇ shows \\u2047
-    first = os.environ.get("RANK", "0") == "0"
-    messages = sys.stderr if first else io.StringIO()
-    if not first:
-        sys.stdout = messages
+    program, rank = Path(sys.argv[0]).name, os.environ.get("RANK", "0")
     try:
-        main()
+        with ExitStack() as stack:
+            if rank != "0":
+                stack.enter_context(redirect_stdout(io.StringIO()))
+                stack.enter_context(redirect_stderr(io.StringIO()))
+            main()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=messages)
+        print(f"{program}: error{'' if rank == '0' else f' in process {rank}'}: {error}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
-        print(f"{Path(sys.argv[0]).name}: {stopped}", file=messages)
+        if rank == "0":
+            print(f"{program}: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal_number)
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted; unfinished outputs were not written", file=messages)
+        if rank == "0":
+            print(f"{program}: interrupted; unfinished outputs were not written", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever reads, head for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,12 +173,7 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
     if arguments.writing_params_path is not None or arguments.report_path is not None:
         check_folder(TENSORBOARD_FOLDER / arguments.tb_expt_name)
     if arguments.writing_params_path is not None:
-        state = state_path(arguments)
-        check_writable(state)
-        if arguments.resume and not os.path.exists(state):
-            raise UserError(f"{state}: no such file, so there is no run to go on with; leave out --resume")
-        if not arguments.resume and os.path.exists(state):
-            raise UserError(f"{state}: the state of an unfinished run; go on with --resume, or remove it to begin anew")
+        check_writable(state_path(arguments))
     text, pairs, questions = read_text(arguments.pretrain_corpus_path), None, None
     mixes = arguments.function == "pretrain" and RECIPES[arguments.recipe].pretrains_on_pairs
     reports = arguments.report_path is not None and arguments.finetune_corpus_path is not None
@@ -190,6 +185,15 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
         if arguments.report_path is not None and questions[0][1] is None:
             raise UserError(f"{arguments.eval_corpus_path}: has no places, which --report_path compares with")
     return Corpora(text, pairs, questions)
+
+
+def check_state(arguments: argparse.Namespace) -> None:
+    """Raises UserError unless a state is there to be taken up, or none where a run begins: for once it is locked."""
+    state = state_path(arguments)
+    if arguments.resume and not os.path.exists(state):
+        raise UserError(f"{state}: no such file, so there is no run to go on with; leave out --resume")
+    if not arguments.resume and os.path.exists(state):
+        raise UserError(f"{state}: the state of an unfinished run; go on with --resume, or remove it to begin anew")
 
 
 def digest(text: str) -> str:
@@ -284,6 +288,8 @@ def make_trainer(
     arguments: argparse.Namespace, documents: "CharCorruptionDataset", names: "NameDataset | None", model: "GPT"
 ) -> "Trainer":
     """The trainer of this function by the recipe. Raises UserError."""
+    import torch
+
     from dataset import MixedDataset, SalientSpanDataset
     from trainer import Trainer, TrainerConfig, final_tokens_of
     from utils import set_seed
@@ -321,7 +327,8 @@ def make_trainer(
     except ValueError as error:
         raise UserError(f"torchrun --nproc_per_node: {error}; start fewer") from None
     if trainer.rank:
-        set_seed(arguments.seed + trainer.rank * 2**32)  # other spans and dropout than the first process draws
+        # other spans and dropout than the other processes draw; of a seed, a CPU takes 32 bits
+        set_seed(int(torch.randint(2**32, (trainer.rank,))[-1]))
     return trainer
 
 
@@ -367,7 +374,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
         if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
             raise
         rows = trainer.micro_batch_rows or trainer.config.batch_size
-        raise UserError(f"out of memory; lower --micro_batch_rows, {rows} in this run") from None
+        raise UserError(f"out of memory; go on with --resume and a --micro_batch_rows below {rows}") from None
     finally:
         if trainer.rank == 0:
             trainer.config.writer.close()
@@ -418,9 +425,10 @@ def report(
         confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
         writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
         surest = max(rows, key=lambda row: row.probability)
-        maps = attention_maps(model, documents, surest.question, surest.prediction)
-        writer.add_image("attention, a row a layer", attention_picture(maps), dataformats="HWC")
-        writer.add_text("attention, a row a layer", f"{surest.question} {surest.prediction}")
+        if surest.probability:  # else no question could be asked
+            maps = attention_maps(model, documents, surest.question, surest.prediction)
+            writer.add_image("attention, a row a layer", attention_picture(maps), dataformats="HWC")
+            writer.add_text("attention, a row a layer", f"{surest.question} {surest.prediction}")
     print(f"Report written to {arguments.report_path}")
 
 
@@ -442,15 +450,19 @@ def ask(arguments: argparse.Namespace, corpora: Corpora) -> None:
 
 
 def typed_names() -> Iterator[str]:
-    """The lines of the standard input that are not blank; at a terminal, after a prompt, until Ctrl-D."""
-    if not sys.stdin.isatty():
-        yield from filter(None, map(str.strip, sys.stdin))
-        return
-    with suppress(EOFError):
-        while True:
-            name = input("Who? ").strip()
-            if name:
-                yield name
+    """The lines of the standard input that are not blank; at a terminal, after a prompt, until Ctrl-D. UserError."""
+    prompts = sys.stdin.isatty()
+    while True:
+        if prompts:
+            print("Who? ", end="", file=sys.stderr, flush=True)  # the output may be a file
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError as error:
+            raise UserError(f"standard input: not {error.encoding}; give the names in that encoding") from None
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
 
 
 @contextmanager
@@ -464,6 +476,8 @@ def process_group(device: str) -> Iterator[int]:
 
     cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     if cuda:
+        if int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
+            raise UserError(f"torchrun --nproc_per_node: there are {torch.cuda.device_count()} GPUs here; start fewer")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
@@ -480,6 +494,7 @@ def main(argv: list[str] | None = None) -> None:
         if rank == 0 and output is not None:
             stack.enter_context(locked(output))
         if arguments.writing_params_path is not None:
+            check_state(arguments)
             train(arguments, corpora)
         elif rank == 0:
             {"evaluate": evaluate, "ask": ask}[arguments.function](arguments, corpora)

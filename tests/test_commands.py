@@ -163,6 +163,10 @@ def test_questions_that_cannot_be_asked_are_named_and_the_rest_is_answered(world
     assert "line 2: the character '王'" in lines[0] and "line 3: the question has 127" in lines[1]
 
 
+def test_every_attention_can_be_named():
+    assert sorted(model.ATTENTION) == sorted(run.VARIANTS)
+
+
 def test_default_epochs_are_the_course_s():
     words = ["finetune", "vanilla", "w", "--writing_params_path", "a", "--finetune_corpus_path", "b"]
     assert run.parse_arguments(words).finetune_epochs == 75
@@ -191,14 +195,22 @@ def test_inspection_commands(world, dataset):
     lines = result.stdout.splitlines()
     assert lines[0] == f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique."
     assert len(lines) == 9 and all(line.startswith(("x: ", "y: ")) for line in lines[1:])
-    assert lines[1].startswith("x: Where was Ada Lovelace born?⁇London⁇□" if dataset == "namedata" else "x: ")
+    asked = "x: Where was Ada Lovelace born?⁇London⁇□"
+    assert lines[1].startswith(asked) == (dataset == "namedata")
+    assert lines[2].startswith("y: □") == (dataset == "namedata")  # no loss falls on the question
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell pipe")
 def test_a_reader_that_leaves_early_sees_no_traceback(world):
-    words = f"{sys.executable} -u {ROOT / 'src/dataset.py'} namedata | head -1"
-    result = subprocess.run(["bash", "-c", words], cwd=world, capture_output=True, text=True, encoding="utf-8")
-    assert result.stdout.startswith("data has ") and result.stderr == ""
+    for words in (f"-u '{ROOT / 'src/dataset.py'}' namedata | head -1", f"'{ROOT / 'london_baseline.py'}' | true"):
+        result = subprocess.run(
+            ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", f"'{sys.executable}' {words}"],
+            cwd=world,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+        )
+        assert result.stdout[:9] in ("data has ", "") and result.stderr == ""
 
 
 def test_london_baseline(world):

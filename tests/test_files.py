@@ -1,5 +1,6 @@
 """Reading and writing: nothing lost, nothing invented, mistakes in one line."""
 
+import os
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from files import (
     check_folder,
     check_writable,
     count_right,
+    locked,
     name_in,
     parse_questions,
     read_predictions,
@@ -67,6 +69,38 @@ def test_checks_of_places_to_write_to_make_nothing(tmp_path):
     (tmp_path / "a").write_text("in the way")
     with pytest.raises(UserError, match="a is in the way"):
         check_folder(tmp_path / "a" / "b")
+
+
+def test_places_that_cannot_be_written_to_are_named(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "no" / "file")
+    with pytest.raises(UserError, match=r"link: the folder .*no does not exist"):
+        check_writable(str(tmp_path / "link"))
+    longest = os.pathconf(tmp_path, "PC_NAME_MAX")
+    with pytest.raises(UserError, match=r"cannot be written \(File name too long\)"):
+        check_writable(str(tmp_path / ("a" * (longest - 4))))  # what is written first has a longer name
+
+
+def test_a_lock_removes_what_a_killed_run_had_half_written_and_nothing_of_another(tmp_path):
+    own = {f".run1{end}.77.part" for end in ("", ".json", ".state", ".20", ".20.json")}
+    others = {".run10.77.part", ".run10.state.77.part", ".run1.txt.77.part", "run1.77.part", ".run1.state"}
+    for name in own | others:
+        (tmp_path / name).write_text("half")
+    with locked(str(tmp_path / "run1")):
+        assert {path.name for path in tmp_path.iterdir()} == others | {".run1.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == others
+
+
+def test_of_several_processes_the_first_prints_but_each_its_errors(monkeypatch, capsys):
+    def main() -> None:
+        print("said")
+        print("said", file=sys.stderr)
+        raise UserError("a: no such file")
+
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    with pytest.raises(SystemExit):
+        exit_on_user_error(main)
+    assert capsys.readouterr() == ("", "run.py: error in process 3: a: no such file\n")
 
 
 def test_interruption_is_one_line_and_130(capsys):

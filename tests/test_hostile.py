@@ -129,7 +129,7 @@ def params(tmp_path_factory) -> bytes:
 
 @few
 @given(data=st.data())
-def test_a_damaged_params_file_is_refused_or_as_it_was(tmp_path, params, data):
+def test_a_damaged_params_file_is_refused_or_finite(tmp_path, params, data):
     kind = data.draw(st.sampled_from(["cut", "flip", "any"]))
     at = data.draw(st.integers(0, len(params) - 1))
     content = {

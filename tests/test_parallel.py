@@ -116,7 +116,7 @@ def test_torchrun_trains_stops_and_goes_on(tmp_path):
         "40",
     ]
     process = torchrun(tmp_path, *words)
-    while "step/s, loss" not in (tmp_path / "messages").read_text():
+    while "step/s" not in (tmp_path / "messages").read_text():
         assert process.poll() is None, (tmp_path / "messages").read_text()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -125,6 +125,9 @@ def test_torchrun_trains_stops_and_goes_on(tmp_path):
     assert said.count("number of parameters") == 1  # the second process is silent
     assert said.count("its state is kept in a.params.state. To go on: torchrun") == 1
     assert os.path.exists(tmp_path / "a.params.state") and not os.path.exists(tmp_path / "a.params")
+    states = torch.load(tmp_path / "a.params.state")["trainer"]["random"]
+    seeds = {torch.Generator().set_state(state["cpu"]).initial_seed() % 2**32 for state in states}
+    assert len(seeds) == 2  # in the 32 bits that count: each process draws its own spans
     resumed = torchrun(tmp_path, *words, "--resume")
     assert resumed.wait(120) == 0
     said = (tmp_path / "messages").read_text()
