@@ -158,6 +158,19 @@ class GPT(nn.Module):
         outside = (self.tok_emb.weight, self.head.weight)
         return [p for p in self.parameters() if p.dim() == 2 and all(p is not other for other in outside)]
 
+    def matmul_weights(self) -> list[tuple[int, int]]:
+        """(n, most): n weights of matmuls meet at most so many positions of a sequence.
+
+        Behind the perceiver's bottleneck these are its m; the query of its basis, one for all rows, is left out.
+        """
+        n = sum(p.numel() for p in (*self.hidden_matrices(), self.head.weight))
+        if self.variant != "perceiver":
+            return [(n, self.block_size)]
+        down, up = self.down_block, self.up_block
+        inner = [self.blocks, down.attn.proj, down.mlp, up.attn.key, up.attn.value]
+        behind = sum(p.numel() for part in inner for p in part.parameters() if p.dim() == 2)
+        return [(n - behind - down.attn.query.weight.numel(), self.block_size), (behind, down.C.size(1))]
+
     def twin(self) -> "GPT":
         """A model with the very same parameters, but gradients of its own, and dropout drawn from its `generator`.
 

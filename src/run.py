@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from dataset import CharCorruptionDataset, NameDataset
     from model import GPT
-    from trainer import Trainer, TrainerConfig
+    from trainer import Trainer
 
 BLOCK_SIZE = 128
 TENSORBOARD_FOLDER = Path("expt")
@@ -246,7 +246,7 @@ def build(arguments: argparse.Namespace, corpora: Corpora) -> "tuple[CharCorrupt
 
 
 def describe(
-    arguments: argparse.Namespace, corpora: Corpora, documents: "CharCorruptionDataset", config: "TrainerConfig"
+    arguments: argparse.Namespace, corpora: Corpora, documents: "CharCorruptionDataset", trainer: "Trainer"
 ) -> dict[str, Any]:
     """What this training is: all that decides its outcome, then what it ran with."""
     import torch
@@ -271,10 +271,10 @@ def describe(
         "reading_params_path": arguments.reading_params_path,
         "recipe": arguments.recipe,
         "seed": arguments.seed,
-        "epochs": config.max_epochs,
-        "learning_rate": config.learning_rate,
-        "device": arguments.device,
-        "precision": arguments.precision,
+        "epochs": trainer.config.max_epochs,
+        "learning_rate": trainer.config.learning_rate,
+        "device": trainer.device.type,
+        "precision": "bf16" if trainer.dtype == torch.bfloat16 else "fp32",
         "micro_batch_rows": arguments.micro_batch_rows,
         "processes": processes,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
@@ -349,7 +349,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
 
     documents, names, model = build(arguments, corpora)
     trainer = make_trainer(arguments, documents, names, model)
-    run = describe(arguments, corpora, documents, trainer.config)
+    run = describe(arguments, corpora, documents, trainer)
     go_on = run["command"] if arguments.resume else f"{run['command']} --resume"
     keeper = StateKeeper(state_path(arguments), arguments.checkpoint_minutes, run, go_on)
     if arguments.resume:

@@ -84,9 +84,18 @@ def parameter_groups(model: nn.Module, weight_decay: float, without: set[int] = 
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def flops_per_token(model: nn.Module) -> int:
-    """The arithmetic of a training step for each token, forward 2 and backward 4 a weight; attention's own left out."""
-    return 6 * sum(p.numel() for p in parameter_groups(model, 0.0)[0]["params"])
+def training_flops(model: nn.Module, x: Tensor) -> Tensor:
+    """The arithmetic that a training step on x (B, T), 0 where padded, cannot do without: a scalar, int64.
+
+    Forward 2 and backward 4 for each weight of a matmul and each position; attention's own products are left out. A
+    model in which some weights meet fewer positions says so in a method matmul_weights().
+    """
+    if hasattr(model, "matmul_weights"):
+        weights = model.matmul_weights()
+    else:
+        weights = [(sum(p.numel() for p in parameter_groups(model, 0.0)[0]["params"]), x[0].numel())]
+    positions = x.reshape(len(x), -1).count_nonzero(dim=1)  # (B,)
+    return 6 * sum(n * positions.clamp(max=most).sum() for n, most in weights)
 
 
 def learning_rate_multiplier(tokens: int, warmup_tokens: int, final_tokens: int) -> float:
@@ -215,7 +224,6 @@ class Trainer:
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = self.make_optimizers()
-        self.flops_per_token = flops_per_token(self.model)
         self.steps = 0
         self.tokens = 0  # seen so far by all processes, padding counted: what the schedule goes by
         self.epoch = 0  # epochs completed
@@ -288,8 +296,8 @@ class Trainer:
         """
         self.check_finite()
         random: dict[str, Tensor] = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type != "cpu":
+            random["device"] = torch.get_device_module(self.device).get_rng_state()
         of_all = [random] * self.world_size
         if self.world_size > 1:
             dist.all_gather_object(of_all, random)
@@ -304,7 +312,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a run where state_dict() was called; train() then goes on as if it had not been interrupted."""
+        """Takes up a run where state_dict() was called; train() then goes on as if it had not been interrupted.
+
+        With a DataLoader, which draws once as it begins, only at the end of an epoch.
+        """
         self.model.load_state_dict(state["model"])
         for optimizer, optimizer_state in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(optimizer_state)
@@ -312,8 +323,8 @@ class Trainer:
         self.order = state["order"].to(self.device)
         random = state["random"][self.rank]
         torch.set_rng_state(random["cpu"])
-        if "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"], self.device)
+        if "device" in random:
+            torch.get_device_module(self.device).set_rng_state(random["device"])
 
     def autocast(self) -> torch.autocast:
         """A context in which matmuls have the precision of this run; weights are cast once in each."""
@@ -403,7 +414,7 @@ class Trainer:
 
     def run_epochs(self, bar: tqdm, n: int) -> None:
         """train() under a progress bar, over n pairs."""
-        shown_at, seen = time.perf_counter(), torch.zeros((), dtype=torch.int64, device=self.device)
+        shown_at, done = time.perf_counter(), torch.zeros(2, dtype=torch.int64, device=self.device)
         while self.epoch < self.config.max_epochs:
             self.model.train()
             bar.set_description(f"epoch {self.epoch + 1}/{self.config.max_epochs}", refresh=False)
@@ -412,15 +423,16 @@ class Trainer:
             for x, y in self.batches(self.train_dataset, self.order):
                 loss, norm = self.step(x, y)
                 self.order = self.order[self.config.batch_size :]
-                seen += x.count_nonzero()  # without padding
+                done += torch.stack((x.count_nonzero(), training_flops(self.model, x)))  # padding counts for nothing
                 bar.update()
                 now = time.perf_counter()
                 if now - shown_at > 1.0 or self.steps == bar.total:  # reading the loss makes a GPU wait, so seldom
                     self.check_finite()
-                    self.report(bar, float(loss), float(norm), self.world_size * int(seen) / (now - shown_at))
-                    shown_at, seen = now, torch.zeros_like(seen)
+                    rates = (self.world_size * done / (now - shown_at)).tolist()
+                    self.report(bar, float(loss), float(norm), *rates)
+                    shown_at, done = now, torch.zeros_like(done)
                 if not len(self.order) and self.end_epoch(bar):
-                    shown_at, seen = time.perf_counter(), torch.zeros_like(seen)  # what it took is no training time
+                    shown_at, done = time.perf_counter(), torch.zeros_like(done)  # what it took is no training time
                 for function in self.on_step_end:
                     function(self)
 
@@ -443,14 +455,14 @@ class Trainer:
             self.log(name, value)
         return bool(figures)
 
-    def report(self, bar: tqdm, loss: float, norm: float, tokens_per_second: float) -> None:
+    def report(self, bar: tqdm, loss: float, norm: float, tokens_per_second: float, flops_per_second: float) -> None:
         """Shows the state of the run in the bar and in TensorBoard.
 
         The share of the ceiling is model FLOPs utilization (Chowdhery et al. 2022, appendix B, but for attention's own
         products) of what this machine's largest matmuls reach; padding counts for nothing.
         """
         lr = self.optimizers[0].param_groups[0]["lr"]
-        mfu = 100 * tokens_per_second * self.flops_per_token / self.ceiling
+        mfu = 100 * flops_per_second / self.ceiling
         bar.set_postfix_str(
             f"loss {loss:.3f}, lr {lr:.2e}, {tokens_per_second / 1000:.1f}k tokens/s, {mfu:.0f} % of the ceiling"
         )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import PAIRS, WIKI, Regression
 from torch.utils.data import TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset, SalientSpanDataset
@@ -22,6 +23,7 @@ from trainer import (
     parameter_groups,
     pick_device,
     pick_precision,
+    training_flops,
 )
 
 VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
@@ -274,6 +276,21 @@ def test_bar_and_curves_show_the_run(documents, capsys):
     flops = 6 * matmul_weights * writer.points["tokens per second"][-1][1]
     assert writer.points["MFU (%)"][-1][1] == pytest.approx(100 * flops / trainer.ceiling)
     assert 1e9 < trainer.ceiling < 1e15
+
+
+@pytest.mark.parametrize(("variant", "T"), [("vanilla", 100), ("perceiver", 100), ("perceiver", 5)])
+def test_the_arithmetic_of_a_step_is_that_of_its_matmuls(documents, variant, T):
+    model = small_model(documents.vocab_size, variant)
+    x = torch.randint(1, documents.vocab_size, (3, T))
+    with FlopCounterMode(display=False) as counter:
+        model(x, x)[1].backward()
+    counted = counter.get_flop_counts()["Global"]
+    products = counted[torch.ops.aten.mm] + counted[torch.ops.aten.addmm]  # attention's own are bmm and baddbmm
+    if variant == "perceiver":
+        products -= 6 * min(T, 16) * model.down_block.attn.query.weight.numel()  # of the basis, once
+    assert int(training_flops(model, x)) == products
+    padded = torch.cat((x, torch.zeros(3, 7, dtype=torch.int64)), dim=1)
+    assert int(training_flops(model, padded)) == products
 
 
 def test_gradients_are_clipped(documents):
