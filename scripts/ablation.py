@@ -76,7 +76,7 @@ def percent_masked(recipe: Recipe, text: str, parts: dict[str, list[tuple[str, s
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("variant")
-    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="a setting of src/recipe.py")
+    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help="a setting of src/recipe.py")
     parser.add_argument("--folder", default=".", help="where wiki.txt and birth_places_train.tsv are")
     parser.add_argument("--people", type=positive(int), help="a small world: text and pairs of so many people, not all")
     parser.add_argument("--seed", type=int, default=0)

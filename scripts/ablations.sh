@@ -12,13 +12,13 @@ if ! [[ $PEOPLE =~ ^([1-9][0-9]*|all)$ ]] || ! [ -e "$FOLDER/wiki.txt" ]; then
     exit 2
 fi
 source scripts/setup.sh requirements.txt
-WORLD="--folder $FOLDER"
-[ "$PEOPLE" != all ] && WORLD="$WORLD --people $PEOPLE"
+WORLD=(--folder "$FOLDER")
+[ "$PEOPLE" != all ] && WORLD+=(--people "$PEOPLE")
 
 FINETUNING="finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256" # the course's
 
 row() { # settings
-    .venv/bin/python scripts/ablation.py vanilla $WORLD $SETTINGS "$@"
+    .venv/bin/python scripts/ablation.py vanilla "${WORLD[@]}" $SETTINGS "$@"
 }
 
 row

@@ -13,23 +13,23 @@ fi
 source scripts/setup.sh requirements.txt
 mkdir -p exposures
 NAME=exposures/$RECIPE.$VARIANT
-EXTRA=""
-[ "$VARIANT" = perceiver ] && EXTRA="--bottleneck_dim 64"
 RUN=".venv/bin/python src/run.py"
-COMMON="$VARIANT $FOLDER/wiki.txt $EXTRA --recipe $RECIPE --tb_expt_name exposures"
-PAIRS="--finetune_corpus_path $FOLDER/birth_places_train.tsv"
-ASKED="--eval_corpus_path $FOLDER/birth_dev.tsv"
+COMMON=("$VARIANT" "$FOLDER/wiki.txt" --recipe "$RECIPE" --tb_expt_name exposures)
+[ "$VARIANT" = perceiver ] && COMMON+=(--bottleneck_dim 64)
+PAIRS=(--finetune_corpus_path "$FOLDER/birth_places_train.tsv")
+ASKED=(--eval_corpus_path "$FOLDER/birth_dev.tsv")
 
 ask() { # after how many epochs, the parameters then
     rm -f "$NAME.finetune.params.state" # of one that was stopped
-    $RUN finetune $COMMON $PAIRS --reading_params_path "$2" --writing_params_path "$NAME.finetune.params"
-    $RUN evaluate $COMMON $ASKED --reading_params_path "$NAME.finetune.params" --outputs_path "$NAME.predictions" |
+    $RUN finetune "${COMMON[@]}" "${PAIRS[@]}" --reading_params_path "$2" --writing_params_path "$NAME.finetune.params"
+    $RUN evaluate "${COMMON[@]}" "${ASKED[@]}" --reading_params_path "$NAME.finetune.params" \
+        --outputs_path "$NAME.predictions" |
         sed -n "s/^Correct: .*: \(.*\)%$/epoch $1: dev accuracy (%) \1/p" | tee -a "$NAME.curve"
 }
 
 RESUME=""
 [ -e "$NAME.pretrain.params.state" ] && RESUME="--resume"
-$RUN pretrain $COMMON $PAIRS --pretrain_epochs "$EPOCHS" --keep_every "$EVERY" $RESUME \
+$RUN pretrain "${COMMON[@]}" "${PAIRS[@]}" --pretrain_epochs "$EPOCHS" --keep_every "$EVERY" $RESUME \
     --writing_params_path "$NAME.pretrain.params"
 : > "$NAME.curve"
 for ((EPOCH = EVERY; EPOCH < EPOCHS; EPOCH += EVERY)); do

@@ -14,12 +14,11 @@ source scripts/setup.sh requirements.txt
 mkdir -p speedrun
 NAME=speedrun/$VARIANT.$SEED
 rm -f "$NAME".*.state # of a run that was stopped; this one begins anew
-EXTRA=""
-[ "$VARIANT" = perceiver ] && EXTRA="--bottleneck_dim 64"
 RUN=".venv/bin/python -u src/run.py"
-COMMON="$VARIANT $FOLDER/wiki.txt $EXTRA --recipe fast --seed $SEED --tb_expt_name speedrun"
-PAIRS="--finetune_corpus_path $FOLDER/birth_places_train.tsv"
-ASKED="--eval_corpus_path $FOLDER/birth_dev.tsv"
+COMMON=("$VARIANT" "$FOLDER/wiki.txt" --recipe fast --seed "$SEED" --tb_expt_name speedrun)
+[ "$VARIANT" = perceiver ] && COMMON+=(--bottleneck_dim 64)
+PAIRS=(--finetune_corpus_path "$FOLDER/birth_places_train.tsv")
+ASKED=(--eval_corpus_path "$FOLDER/birth_dev.tsv")
 
 reached() { # notes when the accuracy on the asked people, which is only watched, passes 10 and 25 %
     local percent
@@ -38,9 +37,11 @@ reached() { # notes when the accuracy on the asked people, which is only watched
 
 : > "$NAME.reached"
 SECONDS=0
-$RUN pretrain $COMMON $PAIRS $ASKED --writing_params_path "$NAME.pretrain.params" | tee "$NAME.curve" | reached
-$RUN finetune $COMMON $PAIRS --reading_params_path "$NAME.pretrain.params" --writing_params_path "$NAME.finetune.params"
-ACCURACY=$($RUN evaluate $COMMON $ASKED --reading_params_path "$NAME.finetune.params" \
+$RUN pretrain "${COMMON[@]}" "${PAIRS[@]}" "${ASKED[@]}" --writing_params_path "$NAME.pretrain.params" |
+    tee "$NAME.curve" | reached
+$RUN finetune "${COMMON[@]}" "${PAIRS[@]}" --reading_params_path "$NAME.pretrain.params" \
+    --writing_params_path "$NAME.finetune.params"
+ACCURACY=$($RUN evaluate "${COMMON[@]}" "${ASKED[@]}" --reading_params_path "$NAME.finetune.params" \
     --outputs_path "$NAME.predictions" | grep Correct)
 {
     echo "$(date -u '+%Y-%m-%d %H:%M') $VARIANT, seed $SEED, $FOLDER, commit $(git describe --always --dirty 2>/dev/null || echo unknown)"

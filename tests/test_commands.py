@@ -236,6 +236,7 @@ def test_london_baseline(world):
         ),
         ("src/dataset.py", ["namedata", "charcorruption"]),
         ("london_baseline.py", ["default: birth_dev.tsv"]),
+        ("benchmarks/speed.py", ["speed.py step", "speed.py documents"]),
         ("scripts/collect_submission.py", ["default: assignment5.zip"]),
     ],
 )

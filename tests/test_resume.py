@@ -25,7 +25,7 @@ from model import GPT, GPTConfig
 from trainer import Trainer, TrainerConfig
 
 ROOT = Path(__file__).parents[1]
-PRETRAIN = "pretrain vanilla wiki.txt --writing_params_path a.params --pretrain_epochs"
+PRETRAIN = "pretrain vanilla wiki.txt --device cpu --writing_params_path a.params --pretrain_epochs"
 
 
 def left(folder: Path) -> set[str]:

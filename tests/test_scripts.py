@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,23 @@ import ablation
 import invented
 import pictures
 
+ROOT = Path(__file__).parents[1]
 ASCII = "".join(map(chr, range(32, 127)))
+
+
+@pytest.mark.parametrize("script", [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / "collect_submission.sh"])
+def test_shell_scripts_can_be_parsed(script):
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["quickstart.sh x", "speedrun.sh vanilla 0 no", "exposures.sh fast 60", "ablations.sh . few", "sweep.sh 600"],
+)
+def test_shell_scripts_say_how_they_are_used_before_they_install_anything(words):
+    script, *arguments = words.split()
+    said = subprocess.run(["bash", ROOT / "scripts" / script, *arguments], capture_output=True, text=True)
+    assert said.returncode == 2 and said.stderr.startswith(f"usage: bash scripts/{script} ") and said.stdout == ""
 
 
 def test_settings_are_changed_by_name():

@@ -14,8 +14,10 @@ from tqdm import tqdm
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset, SalientSpanDataset
 from model import GPT, GPTConfig
 from trainer import (
+    STEPS_WORTH_COMPILING,
     Trainer,
     TrainerConfig,
+    compiled,
     equal_parts,
     evenly,
     learning_rate_multiplier,
@@ -366,6 +368,20 @@ def test_training_beside_a_cpu_reads_nothing_back_and_mixes_no_devices(documents
     with tqdm(disable=True) as bar:
         trainer.run_epochs(bar, len(dataset))
     assert trainer.steps == 4
+
+
+def test_bf16_is_taken_where_the_cpu_multiplies_it(monkeypatch):
+    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast, raising=False)
+        assert pick_precision("auto", torch.device("cpu")) == expected
+
+
+def test_a_machine_without_a_compiler_is_told_in_one_line(monkeypatch, capsys):
+    model, gpu = torch.nn.Linear(1, 1), torch.device("cuda")
+    monkeypatch.setattr("trainer.has_triton", lambda: False)
+    assert compiled(model, gpu, STEPS_WORTH_COMPILING - 1, False) is model and capsys.readouterr().out == ""
+    assert compiled(model, gpu, STEPS_WORTH_COMPILING, False) is model
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_devices_and_precisions_that_are_not_there_are_named():

@@ -1,14 +1,17 @@
 """Sampling, answering and counting."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import PAIRS, PEOPLE
 
 from cli import UserError
 from dataset import NameDataset
+from files import parse_pairs
 from model import GPT, GPTConfig
 from trainer import Trainer, TrainerConfig
-from utils import accuracy_line, answer, evaluate_places, sample, unanswerable
+from utils import accuracy_line, answer, dev_accuracy, evaluate_places, sample, unanswerable
 
 QUESTIONS = [f"Where was {name} born?" for name, _ in PEOPLE]
 
@@ -110,6 +113,16 @@ def test_counting(tmp_path, capsys):
     path.write_text(QUESTIONS[0] + "\n" + PAIRS)
     with pytest.raises(UserError, match=r"dev\.tsv, line 2: a tab, but line 1 has none"):
         evaluate_places(str(path), ["London"] * 7)
+
+
+@pytest.mark.parametrize(("epochs", "times"), [(650, 20), (60, 20), (16, 16), (1, 1)])
+def test_accuracy_is_measured_about_twenty_times_a_run_and_at_its_end(documents, monkeypatch, epochs, times):
+    monkeypatch.setattr("utils.answer", lambda model, vocabulary, questions, longest: ["London"] * len(questions))
+    measure = dev_accuracy(parse_pairs(PAIRS), documents)
+    config = SimpleNamespace(max_epochs=epochs)
+    said = [measure(SimpleNamespace(model=None, config=config, epoch=epoch)) for epoch in range(1, epochs + 1)]
+    measured = [figures["dev accuracy (%)"] for figures in said if figures]
+    assert len(measured) == times and set(measured) == {100 * 2 / 6} and said[-1]
 
 
 def test_the_accuracy_line_is_the_course_s():
