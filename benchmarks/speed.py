@@ -32,7 +32,7 @@ from dataset import CharCorruptionDataset, NameDataset
 from files import read_text
 from model import GPT, GPTConfig
 from recipe import RECIPES
-from trainer import Trainer, TrainerConfig, matmul_ceiling, pick_device, pick_precision, training_flops
+from trainer import Trainer, TrainerConfig, matmul_ceiling, matmul_weights, pick_device, pick_precision, training_flops
 from utils import answer
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
@@ -117,13 +117,14 @@ def take_turns(kind: str, text: str, pipe: Connection) -> None:
     documents = CharCorruptionDataset(text, 128)
     trainer = trainer_by_name(kind, documents)
     device = getattr(trainer, "device", torch.device("cpu"))
+    weights = matmul_weights(trainer.model)
     for seed in iter(pipe.recv, None):
         torch.manual_seed(seed)
         indices = torch.randperm(len(documents), device=device).split(COURSE.pretrain_batch_size)
         turn = [documents.batch(rows) for rows in indices[:STEPS_IN_A_TURN]]
         times = [seconds(lambda b=batch: trainer.step(*b), device) for batch in turn]
         ceiling = matmul_ceiling(device, torch.bfloat16 if kind.endswith("bf16") else torch.float32)
-        floors = [int(training_flops(trainer.model, x)) / ceiling for x, _ in turn]
+        floors = [int(training_flops(weights, x)) / ceiling for x, _ in turn]
         pipe.send(list(zip(times, floors, strict=True))[1:])  # the first one finds the caches cold
     pipe.send(peak_megabytes())
 

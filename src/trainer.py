@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 import shutil
+import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
@@ -84,16 +85,18 @@ def parameter_groups(model: nn.Module, weight_decay: float, without: set[int] = 
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def training_flops(model: nn.Module, x: Tensor) -> Tensor:
+def matmul_weights(model: nn.Module) -> list[tuple[int, int]]:
+    """(n, most): n weights of matmuls meet at most so many positions of a row. A model may say so itself: see GPT."""
+    if hasattr(model, "matmul_weights"):
+        return model.matmul_weights()
+    return [(sum(p.numel() for p in parameter_groups(model, 0.0)[0]["params"]), sys.maxsize)]
+
+
+def training_flops(weights: list[tuple[int, int]], x: Tensor) -> Tensor:
     """The arithmetic that a training step on x (B, T), 0 where padded, cannot do without: a scalar, int64.
 
-    Forward 2 and backward 4 for each weight of a matmul and each position; attention's own products are left out. A
-    model in which some weights meet fewer positions says so in a method matmul_weights().
+    Forward 2 and backward 4 for each of the matmul_weights() and each position; attention's own products are left out.
     """
-    if hasattr(model, "matmul_weights"):
-        weights = model.matmul_weights()
-    else:
-        weights = [(sum(p.numel() for p in parameter_groups(model, 0.0)[0]["params"]), x[0].numel())]
     positions = x.reshape(len(x), -1).count_nonzero(dim=1)  # (B,)
     return 6 * sum(n * positions.clamp(max=most).sum() for n, most in weights)
 
@@ -224,6 +227,7 @@ class Trainer:
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = self.make_optimizers()
+        self.matmul_weights = matmul_weights(self.model)
         self.steps = 0
         self.tokens = 0  # seen so far by all processes, padding counted: what the schedule goes by
         self.epoch = 0  # epochs completed
@@ -423,7 +427,8 @@ class Trainer:
             for x, y in self.batches(self.train_dataset, self.order):
                 loss, norm = self.step(x, y)
                 self.order = self.order[self.config.batch_size :]
-                done += torch.stack((x.count_nonzero(), training_flops(self.model, x)))  # padding counts for nothing
+                tokens, flops = x.count_nonzero(), training_flops(self.matmul_weights, x)  # padding counts for nothing
+                done += torch.stack((tokens, flops))
                 bar.update()
                 now = time.perf_counter()
                 if now - shown_at > 1.0 or self.steps == bar.total:  # reading the loss makes a GPU wait, so seldom
