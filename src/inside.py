@@ -4,7 +4,7 @@ import copy
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import torch
@@ -201,6 +201,14 @@ def examine(
             )
         )
     return rows
+
+
+def as_table(rows: Sequence[Asked]) -> str:
+    """The rows as TSV, below the names of their fields."""
+    lines = [[field.name for field in fields(Asked)]]
+    for row in rows:
+        lines.append([f"{value:.6f}" if isinstance(value, float) else str(value) for value in astuple(row)])
+    return "".join("\t".join(cells) + "\n" for cells in lines)
 
 
 def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -411,15 +411,12 @@ def report(
     """Writes what can be known of each answer, prints its summary, and gives TensorBoard the pictures."""
     import numpy as np
 
-    from inside import Asked, attention_maps, attention_picture, examine, reliability_diagram, summary
+    from inside import as_table, attention_maps, attention_picture, examine, reliability_diagram, summary
 
     trained_on = None if names is None else {place for _, place in names.data}
     rows = examine(model, documents, corpora.questions, predictions, trained_on)
     with atomic_write(arguments.report_path) as file:
-        file.write(("\t".join(field.name for field in fields(Asked)) + "\n").encode())
-        for row in rows:
-            cells = (f"{value:.6f}" if isinstance(value, float) else str(value) for value in astuple(row))
-            file.write(("\t".join(cells) + "\n").encode())
+        file.write(as_table(rows).encode())
     print(summary(rows))
     with tensorboard_writer(arguments, time.strftime(TIME)) as writer:
         confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
