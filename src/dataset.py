@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from cli import Parser, UserError, exit_on_user_error
 from files import name_in, parse_pairs, read_text
 
+SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
 MILLION = 10**6
 Feature = tuple[str | int, ...]  # of a name in a document: of which kind, and what it is
 
@@ -163,8 +164,10 @@ def title_length(document: str) -> int:
 
     A title ends at the first full stop that does not abbreviate: one behind a word that is no initial, "St" or "Dr".
     Where others come before it ("Malcolm X. In Omaha ...", "Peter F. Drucker. Peter F Drucker was ..."), it is the
-    longest of the names before a stop that comes again, whatever stops and commas are in it.
+    longest of the names before a stop that comes again, whatever stops and commas are in it; where none does, what
+    reads like a sentence behind the name ("Malcolm X. Birthplace: Omaha. ...") is none of it.
     """
+    document = document[:1000]  # what follows takes quadratic time
     ends: list[int] = []
     whole = 0
     for stop in re.finditer(r"\. ", document):
@@ -178,6 +181,8 @@ def title_length(document: str) -> int:
         name, rest = (re.sub(r"[.,]", "", part) for part in (document[: end - len(". ")], document[end:]))
         if re.search(r"\w\w", name) and re.search(rf"\b{re.escape(name)}\b", rest):
             return end
+    if ends and re.search(r"[^\w ,.'’-]|\d|\b[a-z]{6}", document[ends[0] : whole]):
+        return max((end for end in ends[:-1] if re.search(r"\w\w", document[:end])), default=whole)
     return whole
 
 
@@ -213,11 +218,15 @@ class SalientSpanDataset(BatchDataset):
     ) -> None:
         self.documents, self.block_size = documents, documents.block_size
         self.salient, self.window, self.framed = salient, window, framed
-        titles = [title_length(document[:1000]) for document in documents.data]
+        titles = [title_length(document) for document in documents.data]
         self._titles = torch.tensor(titles)
 
         pattern = name_pattern({place for _, place in pairs})
-        names = [names_behind(title, document, pattern) for title, document in zip(titles, documents.data, strict=True)]
+        common = common_words(documents.data)
+        names = [
+            names_behind(title, document, pattern, common)
+            for title, document in zip(titles, documents.data, strict=True)
+        ]
         self._names = torch.tensor([name for names_of_one in names for name in names_of_one] or [(0, 0)])
         self._has_names = torch.tensor([len(names_of_one) > 0 for names_of_one in names])
         if by_odds:
@@ -271,19 +280,28 @@ class SalientSpanDataset(BatchDataset):
         return self.documents.corrupt(self._ids, self.draw(indices))
 
 
+def common_words(documents: list[str]) -> set[str]:
+    """The words that stand somewhere in small letters: "in" is one of them, "grodno" is none."""
+    return {word for document in documents for word in re.findall(r"\w+", document) if word.islower()}
+
+
 def name_pattern(places: set[str]) -> re.Pattern[str]:
-    """Finds the words of a text, and as group 1 these places: "Rio de Janeiro", or the "Paris" of "Paris-born"."""
+    """Finds the words of a text, and as group 1 these places: "Rio de Janeiro", or the "Paris" of "Paris-born".
+
+    Words are "Saint-Denis", "St. Joseph" and the "Leiden" of "Leiden-born".
+    """
     longest_first = sorted(places, key=len, reverse=True)
-    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)|\w[\w'’-]*")
+    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)|(?:St\. )?\w(?:(?!-born\b)[\w'’-])*")
 
 
-def names_behind(title: int, document: str, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
+def names_behind(title: int, document: str, pattern: re.Pattern[str], common: set[str]) -> list[tuple[int, int]]:
     """Where the names behind a title of that length begin and end: the places of the name_pattern(), and elsewhere
-    capitalised words in a row; but none that only repeats the title."""
+    capitalised words in a row; but none that only repeats the title, nor a common word that begins a sentence."""
     names: list[tuple[int, int]] = []
     goes_on = False  # the name found last, if a capitalised word follows
     for word in pattern.finditer(document, title):
-        if word[1] or word[0][0].isupper():
+        begins = word.start() == title or document.endswith(SENTENCE_ENDS, title, word.start())
+        if word[1] or (word[0][0].isupper() and not (begins and word[0].lower() in common)):
             if goes_on and not word[1] and document[names[-1][1] : word.start()] == " ":
                 names[-1] = names[-1][0], word.end()
             else:
@@ -320,7 +338,9 @@ def answer_odds(
     totals = {True: 1, False: 1}
     for document, title, names_of_one in zip(documents, titles, names, strict=True):
         place = place_of.get(subject_of(title, document))
-        for of_name in features(document, title, names_of_one) if place else []:
+        if place not in {document[start:end] for start, end in names_of_one}:
+            continue
+        for of_name in features(document, title, names_of_one):
             is_answer = ("name", place) in of_name
             counts[is_answer].update(of_name)
             totals[is_answer] += 1

@@ -196,6 +196,10 @@ def test_a_wrong_row_is_named(documents, row, message):
         ("Peter F. Drucker. Peter F Drucker was born in Vienna .", "Peter F. Drucker. "),
         ("J. J. Thomson. Thomson, once a pupil of J Reynolds, was born .", "J. J. Thomson. "),
         ("Martin King, Jr.. Martin King was born in Atlanta .", "Martin King, Jr.. "),
+        ("Elizabeth I. Birthplace: London (England). Known for a long reign .", "Elizabeth I. "),
+        ("James VI and I. Known for two crowns in 1603. Born in Edinburgh .", "James VI and I. "),
+        ("Malcolm X. American civil rights leader. Born in Omaha .", "Malcolm X. "),
+        ("J. R. Ewing. Born in Dallas .", "J. R. Ewing. "),
         ("Lydia Ko. Born in Seoul .", "Lydia Ko. "),
         ("Pope Adrian VI. Born in Utrecht .", "Pope Adrian VI. "),
         ("Søren Kierkegaård. Born .", "Søren Kierkegaård. "),
@@ -221,24 +225,27 @@ def test_the_beginning_of_a_title_is_not_whom_the_document_is_about():
         ("Björk. Björk was born in Reykjavík, not in Évian les Bains .", ["Reykjavík", "Évian", "Bains"]),
         (
             "Ann Lee. Born in New York City, Lee of New Lebanon, N.Y., led the United Society's Shakers .",
-            ["Born", "New York City", "New Lebanon", "N", "Y", "United Society's Shakers"],
+            ["New York City", "New Lebanon", "N", "Y", "United Society's Shakers"],
         ),
         ("Without a title, in Paris", ["Without", "Paris"]),
         ("Ada. no name here", []),
         ("", []),
         # places of the pairs stand for themselves
-        ("Ada. In Lagos, in St. Louis and the US State Maine .", ["In", "Lagos", "St. Louis", "US State", "Maine"]),
+        ("Ada. In Lagos, in St. Louis and the US State Maine .", ["Lagos", "St. Louis", "US State", "Maine"]),
         (
             "Ada. The Lagos-born Ann saw den Haag and Rio de Janeiro .",
             ["The", "Lagos", "Ann", "den Haag", "Rio de Janeiro"],
         ),
         ("Ada. Not of Lagosta, but of New Lagos City .", ["Not", "Lagosta", "New", "Lagos", "City"]),
-        ("Ada of Lagos. Born in Lagos .", ["Born"]),
+        ("Ada of Lagos. Born in Lagos .", []),
+        # a common word that begins a sentence is no name, nor part of one
+        ("Ada. In Hull, In Leeds: From Bonn? Born in York. In", ["Hull", "In Leeds", "From Bonn", "York"]),
+        ("Ada. Hull-born Ann, from St. Joseph in South Africa", ["Hull", "Ann", "St. Joseph", "South Africa"]),
     ],
 )
 def test_names_are_places_or_capitalised_words_in_a_row_that_are_not_the_title(document, names):
     pattern = name_pattern({"Lagos", "Maine", "den Haag", "Rio de Janeiro", "St. Louis", "Rio", "St. Lou"})
-    spans = names_behind(title_length(document), document, pattern)
+    spans = names_behind(title_length(document), document, pattern, {"in", "born", "south"})
     assert [document[start:end] for start, end in spans] == names
 
 
@@ -270,11 +277,12 @@ def test_a_salient_reading_is_a_head_a_name_and_what_stands_around_it():
 def test_names_are_drawn_as_the_pairs_make_them_likely_to_be_an_answer():
     lines = ["Ada. in May she was born in Rome ?", "Bea. in May she was born in Oslo, and died in May ?"]
     lines += ["Cleo. in Rome she met a Dane ?", "What of it ?"]  # in no pair
+    lines += ["Zoe. in Bonn ?"]  # in a pair, but the line does not hold the place, so it is not counted
     pairs = [("Where was Ada born?", "Rome"), ("Where was Bea born?", "Oslo"), ("Where was Zoe born?", "May")]
     documents = CharCorruptionDataset("\n".join(lines), 128)
     titles = [title_length(line) for line in lines]
     pattern = name_pattern({"Rome", "Oslo", "May"})
-    names = [names_behind(title, line, pattern) for title, line in zip(titles, lines, strict=True)]
+    names = [names_behind(title, line, pattern, set()) for title, line in zip(titles, lines, strict=True)]
     prior = (2 + 1) / (3 + 1)  # two of the five names in lines about people of the pairs are answers
     rome = oslo = (1 + prior) / (0 + 1)
     may = (0 + prior) / (3 + 1)
@@ -285,13 +293,14 @@ def test_names_are_drawn_as_the_pairs_make_them_likely_to_be_an_answer():
         [may * behind_in * first, oslo * behind_born_in * second, may * behind_died_in * later],
         [rome * behind_in * first, prior * prior * second],  # neither "Dane" nor "met a" was counted
         [prior * prior * first],  # of "What"
+        [prior * behind_in * first],
     ]
     for found, expected in zip(answer_odds(lines, titles, names, pairs), odds, strict=True):
         assert found == pytest.approx(expected)
 
     dataset = SalientSpanDataset(documents, pairs, salient=1.0, window=3, framed=1.0, by_odds=True)
     drawn = [Counter() for _ in lines]
-    indices = torch.arange(4).repeat(1000)
+    indices = torch.arange(5).repeat(1000)
     for line, *row in zip(indices, *dataset.batch(indices), strict=True):
         drawn[line][take_apart(documents, *row)[2]] += 1
     for line, of_line in enumerate(odds):
@@ -305,7 +314,9 @@ def test_names_are_drawn_as_the_pairs_make_them_likely_to_be_an_answer():
 def test_all_years_are_alike_to_the_odds():
     lines = ["Ada. born 1815 in Rome", "Bea. born 1907 in Bonn", "Cleo. born, it is said, in Bonn"]
     titles = [title_length(line) for line in lines]
-    names = [names_behind(title, line, name_pattern({"Rome"})) for title, line in zip(titles, lines, strict=True)]
+    names = [
+        names_behind(title, line, name_pattern({"Rome"}), set()) for title, line in zip(titles, lines, strict=True)
+    ]
     _, as_ada, otherwise = answer_odds(lines, titles, names, [("Where was Ada born?", "Rome")])
     assert as_ada[0] > otherwise[0]
 
