@@ -142,6 +142,7 @@ def step(text: str, rounds: int) -> None:
     for kind in kinds:
         pipes[kind], theirs = context.Pipe()
         context.Process(target=take_turns, args=(kind, text, theirs), daemon=True).start()
+        theirs.close()  # so that the end of the process is noticed
     measured: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     for seed in range(rounds + 1):
         for kind, pipe in pipes.items():
@@ -171,7 +172,7 @@ def curve(documents: CharCorruptionDataset, steps: int) -> None:
     plain, ours, again = plain_trainer_of(documents), *(trainer_of("vanilla", documents, best) for _ in range(2))
     losses: list[tuple[float, float, float]] = []
     print(f"{'steps':>8}{'plain, fp32':>14}{'ours, ' + best:>14}{'ours again':>14}   (means over 20 steps)")
-    while len(losses) < steps:
+    while True:
         order = torch.randperm(len(documents), device=device)
         for x, y in ours.batches(documents, order):
             both = [float(trainer.step(x, y)[0]) for trainer in (ours, again)]
@@ -181,6 +182,8 @@ def curve(documents: CharCorruptionDataset, steps: int) -> None:
             if len(losses) % 20 == 0:
                 means = map(statistics.mean, zip(*losses[-20:], strict=True))
                 print(f"{len(losses):8}" + "".join(f"{mean:14.3f}" for mean in means), flush=True)
+            if len(losses) == steps:
+                return
 
 
 def answers(documents: CharCorruptionDataset, questions_path: str) -> None:

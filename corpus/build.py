@@ -325,7 +325,7 @@ def fill(pattern: str, filled: dict[str, str]) -> str:
 
     def capital(match: re.Match[str]) -> str:
         text = filled[match[1]]
-        return text[0].upper() + text[1:]
+        return re.sub(r"[{}]", r"\g<0>\g<0>", text[0].upper() + text[1:])  # braces in it are no placeholders
 
     return SENTENCE_START.sub(capital, pattern).format_map(filled)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import run
-from cli import Parser, UserError, exit_on_user_error, positive
+from cli import Parser, UserError, exit_on_user_error, positive, seed
 from files import atomic_write, check_folder, count_right, name_in, parse_pairs, read_predictions, read_text
 from recipe import RECIPES, Recipe
 
@@ -33,11 +33,16 @@ def changed(recipe: Recipe, settings: list[str]) -> Recipe:
             recipe = replace(recipe, **{name: {"True": True, "False": False}[value] if kind is bool else kind(value)})
         except (TypeError, ValueError, KeyError):
             raise UserError(f"{setting}: not NAME=VALUE of a setting in src/recipe.py") from None
+        if name.endswith(("_epochs", "_size")) and getattr(recipe, name) < 1:
+            raise UserError(f"{setting}: must be at least 1")
     return recipe
 
 
 def write_world(text: str, pairs: list[tuple[str, str]], people: int | None) -> dict[str, list[tuple[str, str]]]:
-    """The text and the two parts of the pairs as files: of `people` people a third is asked about, of all a fifth."""
+    """The text and the two parts of the pairs as files: of `people` people a third is asked about, of all a fifth.
+
+    A question that stands in the pairs twice is asked, and not trained on. Raises UserError where nobody can be asked.
+    """
     from dataset import subject_of, title_length
 
     random.Random(0).shuffle(pairs)
@@ -46,8 +51,12 @@ def write_world(text: str, pairs: list[tuple[str, str]], people: int | None) -> 
         names = {name_in(question) for question, _ in pairs}
         kept = [line for line in text.split("\n") if subject_of(title_length(line), line) in names]
         text = "\n".join([*kept, "".join(sorted(set(text) - {"\n"}))])  # the same vocabulary
-    asked = len(pairs) // (3 if people else 5)
-    parts = {"asked": pairs[:asked], "trained_on": pairs[asked:]}
+    share = 3 if people else 5
+    if len(pairs) < share:
+        raise UserError(f"{len(pairs)} people are too few to ask about one in {share}")
+    asked = pairs[: len(pairs) // share]
+    questions = {question for question, _ in asked}
+    parts = {"asked": asked, "trained_on": [pair for pair in pairs if pair[0] not in questions]}
     FOLDER.mkdir(exist_ok=True)
     with atomic_write(FOLDER / "wiki.txt") as file:
         file.write(text.encode())
@@ -79,7 +88,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help="a setting of src/recipe.py")
     parser.add_argument("--folder", default=".", help="where wiki.txt and birth_places_train.tsv are")
     parser.add_argument("--people", type=positive(int), help="a small world: text and pairs of so many people, not all")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     arguments = parser.parse_intermixed_args()
     RECIPES["changed"] = changed(RECIPES["fast"], arguments.settings)
     check_folder(FOLDER)

@@ -61,10 +61,16 @@ def main() -> None:
     sources = sorted(str(path) for path in Path("src").rglob("*.py"))
     missing = [name for name in names if not os.access(name, os.R_OK)] + ([] if sources else ["src/*.py"])
     print(f"{'file':<36}state")
+    wrong = []
     for name in names:
-        print(f"{name:<36}{'MISSING' if name in missing else remark(name)}")
+        state = "MISSING" if name in missing else remark(name)
+        print(f"{name:<36}{state}")
+        if state.startswith("WRONG"):
+            wrong.append(name)
     if missing:
         raise UserError(f"nothing packed: {len(missing)} files are missing: {', '.join(missing)}")
+    if wrong:
+        raise UserError(f"nothing packed: not the predictions for their questions: {', '.join(wrong)}; evaluate again")
 
     with (
         atomic_write(output_path) as file,

@@ -80,6 +80,8 @@ def main() -> None:
     arguments = parser.parse_args()
     check_writable(arguments.outputs_path)
     people = invent(200, read_text(arguments.pretrain_corpus_path))
+    if not people:
+        raise UserError(f"{arguments.pretrain_corpus_path}: has not the letters of any name in scripts/invented.py")
     pairs = parse_pairs(read_text(arguments.finetune_corpus_path), arguments.finetune_corpus_path)
 
     words = [arguments.variant, arguments.pretrain_corpus_path, "--reading_params_path", arguments.params_path]
@@ -91,7 +93,8 @@ def main() -> None:
         encoding="utf-8",
     )
     if asked.returncode:
-        raise UserError(asked.stderr.strip().splitlines()[-1])
+        reason = (asked.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"ask ended with {asked.returncode}: {reason.removeprefix('run.py: error: ')}")
     with atomic_write(arguments.outputs_path) as file:
         file.write(asked.stdout.encode())
     rows = [line.split("\t") for line in asked.stdout.splitlines()[1:]]

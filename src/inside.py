@@ -92,12 +92,27 @@ def probabilities(
     return result
 
 
+def stands_in(words: str, text: str) -> bool:
+    """Whether the words stand in the text as words: "Ada" does not stand in "Adams"."""
+    return words != "" and words in text and bool(re.search(as_words(words), text))
+
+
+def as_words(words: str) -> str:
+    """A regular expression that finds the words where no word goes on before or behind them."""
+    return rf"(?<!\w){re.escape(words)}(?!\w)"
+
+
+def one_cell(text: str) -> str:
+    """The text without what would end a cell or a row of a TSV file."""
+    return re.sub(r"[\t\r\n]", " ", text)
+
+
 def line_about(name: str, documents: Sequence[str]) -> tuple[int, str]:
     """The line, from 1, and the text of the first document with the title `name`, else of the first that holds it.
 
     (0, "") where none does.
     """
-    for wanted in (lambda document: is_about(document, name), lambda document: name in document):
+    for wanted in (lambda document: is_about(document, name), lambda document: stands_in(name, document)):
         for number, document in enumerate(documents, 1):
             if wanted(document):
                 return number, document
@@ -135,7 +150,7 @@ def as_row(finding: Finding) -> str:
     likeliest = [cell for place, p in finding.likeliest for cell in (place, f"{p:.6f}")]
     likeliest += [""] * (10 - len(likeliest))
     cells = [finding.name, finding.answer, f"{finding.probability:.6f}", str(finding.line), finding.text, *likeliest]
-    return "\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in cells)
+    return "\t".join(map(one_cell, cells))
 
 
 def as_screen(finding: Finding, corpus_path: str, colours: bool) -> str:
@@ -154,8 +169,8 @@ def as_screen(finding: Finding, corpus_path: str, colours: bool) -> str:
         lines.append(paint(shown, bold) if place == finding.answer else shown)
     if not finding.line:
         lines.append(paint(f"  not in {corpus_path}: whatever the answer, it is made up", yellow))
-    elif finding.answer and finding.answer in finding.text:
-        text = finding.text.replace(finding.answer, paint(finding.answer, green))
+    elif stands_in(finding.answer, finding.text):
+        text = re.sub(as_words(finding.answer), lambda found: paint(found[0], green), finding.text)
         lines.append(f"  {corpus_path}, line {finding.line}, holds the answer: {text}")
     else:
         lines.append(f"  {corpus_path}, line {finding.line}, does not hold the answer: {paint(finding.text, dim)}")
@@ -193,11 +208,20 @@ def examine(
     for (question, truth), prediction, p, likeliest in zip(pairs, predictions, chances, rivals, strict=True):
         line, text = line_about(name_in(question), vocabulary.data)
         rival = max((q for place, q in likeliest if place != prediction), default=0.0)
-        in_line = bool(prediction) and prediction in text
+        in_line = stands_in(prediction, text)
         known = None if trained_on is None else prediction in trained_on
         rows.append(
             Asked(
-                question, prediction, truth, prediction == truth, p, p - rival, line > 0, truth in text, in_line, known
+                question,
+                prediction,
+                truth,
+                prediction == truth,
+                p,
+                p - rival,
+                line > 0,
+                stands_in(truth, text),
+                in_line,
+                known,
             )
         )
     return rows
@@ -208,7 +232,7 @@ def as_table(rows: Sequence[Asked]) -> str:
     lines = [[field.name for field in fields(Asked)]]
     for row in rows:
         lines.append([f"{value:.6f}" if isinstance(value, float) else str(value) for value in astuple(row)])
-    return "".join("\t".join(cells) + "\n" for cells in lines)
+    return "".join("\t".join(map(one_cell, cells)) + "\n" for cells in lines)
 
 
 def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,9 @@ from tqdm import tqdm
 from dataset import CharCorruptionDataset
 from files import count_right, parse_questions, read_text
 from model import GPT
-from trainer import Trainer
+
+if TYPE_CHECKING:
+    from trainer import Trainer
 
 
 def set_seed(seed: int) -> None:
@@ -121,12 +124,12 @@ def unanswerable(vocabulary: CharCorruptionDataset, question: str) -> str | None
 
 def dev_accuracy(
     questions: list[tuple[str, str]], vocabulary: CharCorruptionDataset
-) -> Callable[[Trainer], dict[str, float]]:
+) -> "Callable[[Trainer], dict[str, float]]":
     """What a trainer calls after each epoch to have the questions answered and counted, about twenty times a run."""
     asked = [question for question, _ in questions]
     longest = 1 + max(len(place) for _, place in questions)  # an untrained model writes on and on
 
-    def measure(trainer: Trainer) -> dict[str, float]:
+    def measure(trainer: "Trainer") -> dict[str, float]:
         every = math.ceil(trainer.config.max_epochs / 20)  # epochs; more often would cost more than it shows
         if trainer.epoch % every and trainer.epoch != trainer.config.max_epochs:
             return {}

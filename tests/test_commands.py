@@ -405,9 +405,11 @@ def test_submission_names_what_is_missing_and_packs_nothing(submission):
 def test_submission_tells_when_predictions_do_not_match_the_questions(submission):
     (submission / "vanilla.pretrain.dev.predictions").write_text("Rome\n" * 5)
     (submission / "perceiver.pretrain.dev.predictions").write_text("Rome\n" * 6)
-    out = collect(submission).stdout
-    assert "WRONG: 5 predictions for 6 questions; evaluate again" in out
-    assert "0.0 % right, threshold 6 %: NOT MET" in out
+    result = collect(submission)
+    assert "WRONG: 5 predictions for 6 questions; evaluate again" in result.stdout
+    assert "0.0 % right, threshold 6 %: NOT MET" in result.stdout
+    assert result.returncode == 2 and "not the predictions for their questions: vanilla.pretrain.dev" in result.stderr
+    assert not (submission / "assignment5.zip").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a bash script")

@@ -24,6 +24,7 @@ from inside import (
     line_about,
     probabilities,
     reliability_diagram,
+    stands_in,
     summary,
 )
 from model import GPT, GPTConfig
@@ -90,6 +91,12 @@ def test_the_line_about_a_name_is_the_one_with_its_title():
     assert line_about("Ada Lovelace", documents) == (2, documents[1])
     assert line_about("friend of Ada", documents) == (1, documents[0])
     assert line_about("Björk", documents) == (0, "")
+    assert line_about("Love", documents) == line_about("", documents) == (0, "")  # no word of them
+
+
+def test_words_stand_in_a_text_as_words():
+    for words, stand in {"Paris": True, "of Paris": True, "Marseille": False, "aris": False, "": False}.items():
+        assert stands_in(words, "A native of Paris-Nord, then of Marseilles") == stand
 
 
 def test_calibration_error_and_auroc():

@@ -52,6 +52,8 @@ def test_settings_are_changed_by_name():
 def test_what_is_no_setting_is_refused(setting):
     with pytest.raises(UserError, match=f"^{setting}: not NAME=VALUE"):
         ablation.changed(RECIPES["fast"], [setting])
+    with pytest.raises(UserError, match=r"^pretrain_batch_size=0: must be at least 1$"):
+        ablation.changed(RECIPES["fast"], ["pretrain_batch_size=0"])
 
 
 @pytest.mark.parametrize(("people", "asked"), [(0, 1), (3, 1)])
@@ -67,6 +69,16 @@ def test_who_is_asked_about_is_read_but_in_no_pair(tmp_path, monkeypatch, people
     assert sorted(os.listdir("ablation")) == ["asked.tsv", "trained_on.tsv", "wiki.txt"]
     for name, part in parts.items():
         assert parse_pairs(Path(f"ablation/{name}.tsv").read_text(encoding="utf-8")) == part
+
+
+def test_a_question_that_is_asked_is_not_trained_on_with_another_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = parse_pairs(PAIRS)
+    parts = ablation.write_world(WIKI, [*pairs, *((question, "elsewhere") for question, _ in pairs)], None)
+    asked, trained_on = ({question for question, _ in parts[name]} for name in ("asked", "trained_on"))
+    assert asked and trained_on and not asked & trained_on
+    with pytest.raises(UserError, match=r"^2 people are too few to ask about one in 5$"):
+        ablation.write_world(WIKI, pairs[:2], None)
 
 
 def test_the_share_of_readings_for_the_place_is_counted_over_those_asked_about():
