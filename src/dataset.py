@@ -8,7 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from cli import Parser, UserError, exit_on_user_error
 from files import name_in, parse_pairs, read_text
 
+words_in = re.compile(r"\w+").findall
 SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
 MILLION = 10**6
 Feature = tuple[str | int, ...]  # of a name in a document: of which kind, and what it is
@@ -181,7 +182,7 @@ def title_length(document: str) -> int:
         name, rest = (re.sub(r"[.,]", "", part) for part in (document[: end - len(". ")], document[end:]))
         if re.search(r"\w\w", name) and re.search(rf"\b{re.escape(name)}\b", rest):
             return end
-    if ends and re.search(r"[^\w ,.'’-]|\d|\b[a-z]{6}", document[ends[0] : whole]):
+    if ends and re.search(r"[^\w ,.'’-]|\d|\b[a-z]{6}", document[ends[0] : whole]):  # no part of a name
         return max((end for end in ends[:-1] if re.search(r"\w\w", document[:end])), default=whole)
     return whole
 
@@ -282,7 +283,8 @@ class SalientSpanDataset(BatchDataset):
 
 def common_words(documents: list[str]) -> set[str]:
     """The words that stand somewhere in small letters: "in" is one of them, "grodno" is none."""
-    return {word for document in documents for word in re.findall(r"\w+", document) if word.islower()}
+    words = set(chain.from_iterable(map(words_in, documents)))
+    return {word for word in words if word.islower()}
 
 
 def name_pattern(places: set[str]) -> re.Pattern[str]:
@@ -291,7 +293,9 @@ def name_pattern(places: set[str]) -> re.Pattern[str]:
     Words are "Saint-Denis", "St. Joseph" and the "Leiden" of "Leiden-born".
     """
     longest_first = sorted(places, key=len, reverse=True)
-    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)|(?:St\. )?\w(?:(?!-born\b)[\w'’-])*")
+    return re.compile(
+        rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)|(?:St\. )?\w+(?:(?!-born\b)['’-]\w*)*"
+    )
 
 
 def names_behind(title: int, document: str, pattern: re.Pattern[str], common: set[str]) -> list[tuple[int, int]]:
@@ -300,15 +304,19 @@ def names_behind(title: int, document: str, pattern: re.Pattern[str], common: se
     names: list[tuple[int, int]] = []
     goes_on = False  # the name found last, if a capitalised word follows
     for word in pattern.finditer(document, title):
-        begins = word.start() == title or document.endswith(SENTENCE_ENDS, title, word.start())
-        if word[1] or (word[0][0].isupper() and not (begins and word[0].lower() in common)):
+        if word[1] or (word[0][0].isupper() and not (word[0].lower() in common and begins_sentence(word, title))):
             if goes_on and not word[1] and document[names[-1][1] : word.start()] == " ":
                 names[-1] = names[-1][0], word.end()
             else:
                 names.append(word.span())
             goes_on = not word[1]
-    known = set(re.findall(r"\w+", document[:title]))
-    return [(start, end) for start, end in names if not known.issuperset(re.findall(r"\w+", document[start:end]))]
+    known = set(words_in(document[:title]))
+    return [(start, end) for start, end in names if not known.issuperset(words_in(document[start:end]))]
+
+
+def begins_sentence(word: re.Match[str], title: int) -> bool:
+    """Whether a word found in a document with a title of that length is the first of a sentence."""
+    return word.start() == title or word.string.endswith(SENTENCE_ENDS, title, word.start())
 
 
 def answer_odds(
@@ -323,12 +331,12 @@ def answer_odds(
     """
     place_of = {name_in(question): place for question, place in pairs}
     places = set(place_of.values())
-    words_in = re.compile(r"\w+|[^\w ]").findall
+    tokens_in = re.compile(r"\w+|[^\w ]").findall
 
     def features(document: str, title: int, names_of_one: list[tuple[int, int]]) -> Iterator[list[Feature]]:
         undated, read, words, places_before = re.sub(r"\d", "0", document), title, [], 0
         for start, end in names_of_one:
-            words = [*words, *words_in(undated[read:start])][-2:]
+            words = [*words, *tokens_in(undated[read:start])][-2:]
             read = start
             name = document[start:end]
             yield [("name", name), ("behind", *words), ("places before", min(places_before, 2))]
