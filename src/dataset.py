@@ -283,7 +283,7 @@ class SalientSpanDataset(BatchDataset):
 
 def common_words(documents: list[str]) -> set[str]:
     """The words that stand somewhere in small letters: "in" is one of them, "grodno" is none."""
-    words = set(chain.from_iterable(map(words_in, documents)))
+    words = set(chain.from_iterable(map(str.split, documents)))
     return {word for word in words if word.islower()}
 
 
@@ -346,7 +346,7 @@ def answer_odds(
     totals = {True: 1, False: 1}
     for document, title, names_of_one in zip(documents, titles, names, strict=True):
         place = place_of.get(subject_of(title, document))
-        if place not in {document[start:end] for start, end in names_of_one}:
+        if place is None or all(document[start:end] != place for start, end in names_of_one):
             continue
         for of_name in features(document, title, names_of_one):
             is_answer = ("name", place) in of_name
