@@ -1,9 +1,5 @@
 # Sourced by the other scripts: makes .venv in the project's root, once, and installs what the file $1 lists into it.
-PYTHON=${PYTHON:-$(command -v python3 || command -v python || true)}
-if ! "${PYTHON:-false}" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-    echo "Python 3.10 or newer is needed; point PYTHON at one, as in PYTHON=python3.12 bash $0" >&2
-    exit 2
-fi
+source scripts/python.sh
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$PYTHON" -m venv .venv
 fi
