@@ -124,7 +124,7 @@ def take_turns(kind: str, text: str, pipe: Connection) -> None:
         turn = [documents.batch(rows) for rows in indices[:STEPS_IN_A_TURN]]
         times = [seconds(lambda b=batch: trainer.step(*b), device) for batch in turn]
         ceiling = matmul_ceiling(device, torch.bfloat16 if kind.endswith("bf16") else torch.float32)
-        floors = [int(training_flops(weights, x)) / ceiling for x, _ in turn]
+        floors = [int(training_flops(weights, x.count_nonzero(dim=1))) / ceiling for x, _ in turn]
         pipe.send(list(zip(times, floors, strict=True))[1:])  # the first one finds the caches cold
     pipe.send(peak_megabytes())
 

@@ -92,13 +92,12 @@ def matmul_weights(model: nn.Module) -> list[tuple[int, int]]:
     return [(sum(p.numel() for p in parameter_groups(model, 0.0)[0]["params"]), sys.maxsize)]
 
 
-def training_flops(weights: list[tuple[int, int]], x: Tensor) -> Tensor:
-    """The arithmetic that a training step on x (B, T), 0 where padded, cannot do without: a scalar, int64.
+def training_flops(weights: list[tuple[int, int]], lengths: Tensor) -> Tensor:
+    """The arithmetic that a training step on rows of these lengths (B,) cannot do without: a scalar, int64.
 
     Forward 2 and backward 4 for each of the matmul_weights() and each position; attention's own products are left out.
     """
-    positions = x.reshape(len(x), -1).count_nonzero(dim=1)  # (B,)
-    return 6 * sum(n * positions.clamp(max=most).sum() for n, most in weights)
+    return 6 * sum(n * lengths.clamp(max=most).sum() for n, most in weights)
 
 
 def learning_rate_multiplier(tokens: int, warmup_tokens: int, final_tokens: int) -> float:
@@ -427,8 +426,8 @@ class Trainer:
             for x, y in self.batches(self.train_dataset, self.order):
                 loss, norm = self.step(x, y)
                 self.order = self.order[self.config.batch_size :]
-                tokens, flops = x.count_nonzero(), training_flops(self.matmul_weights, x)  # padding counts for nothing
-                done += torch.stack((tokens, flops))
+                lengths = x.reshape(len(x), -1).count_nonzero(dim=1)  # (B,), without padding
+                done += torch.stack((lengths.sum(), training_flops(self.matmul_weights, lengths)))
                 bar.update()
                 now = time.perf_counter()
                 if now - shown_at > 1.0 or self.steps == bar.total:  # reading the loss makes a GPU wait, so seldom
