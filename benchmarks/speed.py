@@ -244,10 +244,10 @@ def step_of_blocks(variant: str, block_size: int, rows: int) -> tuple[float, flo
     trainer = Trainer(model, Blocks(rows, block_size), None, TrainerConfig(batch_size=rows))
     trainer.model.train()
     x, y = trainer.train_dataset.batch(torch.arange(rows, device=trainer.device))
-    before = peak_megabytes()
-    took = min(seconds(lambda: trainer.step(x, y), trainer.device) for _ in range(4))
     on_gpu = trainer.device.type == "cuda"
-    return took, torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_megabytes() - before
+    before = torch.cuda.memory_allocated() / 1e6 if on_gpu else peak_megabytes()
+    took = min(seconds(lambda: trainer.step(x, y), trainer.device) for _ in range(4))
+    return took, (torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_megabytes()) - before
 
 
 def lengths(rows: int) -> None:

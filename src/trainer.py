@@ -25,8 +25,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 LOWEST_MULTIPLIER = 0.1  # of the learning rate, once the cosine has come down to it
-STEPS_WORTH_COMPILING = 8000  # fewer take less time as they are than torch.compile does
-CPU_MICRO_BATCH_ROWS = 8, 16  # least for full-speed matmuls, most for which sorted rows share a length
+STEPS_WORTH_COMPILING = 8000  # fewer should take less time as they are than torch.compile does: an estimate
+# least for full-speed matmuls, most for which sorted rows share a length; the slower the matmuls, the dearer is padding
+CPU_MICRO_BATCH_ROWS = {torch.bfloat16: (8, 16), torch.float32: (8, 8)}
 
 
 @dataclass
@@ -172,6 +173,13 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**30)
 
 
+def can_compile() -> bool:
+    """Whether Triton is here, and what it needs: a C compiler, where it looks for one, and Python's headers."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    headers = os.path.join(sysconfig.get_path("include"), "Python.h")
+    return has_triton() and compiler is not None and shutil.which(compiler) is not None and os.path.exists(headers)
+
+
 def compiled(model: nn.Module, device: torch.device, steps: int, accumulates: bool) -> nn.Module:
     """On a CUDA GPU the model as fused kernels, where `steps` are worth compiling and there is a compiler; else itself.
 
@@ -179,11 +187,10 @@ def compiled(model: nn.Module, device: torch.device, steps: int, accumulates: bo
     """
     if device.type != "cuda" or steps < STEPS_WORTH_COMPILING:
         return model
-    compilers = [os.environ.get("CC", "").partition(" ")[0], "cc", "gcc", "clang"]
-    headers = os.path.join(sysconfig.get_path("include"), "Python.h")
-    if not has_triton() or not any(name and shutil.which(name) for name in compilers) or not os.path.exists(headers):
-        print("no Triton, no C compiler or no Python.h here: training runs without torch.compile, several times slower")
+    if not can_compile():
+        print("no Triton, no C compiler or no Python.h here: training runs without torch.compile, slower")
         return model
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled all the same runs as it is, after a warning
     torch._dynamo.config.optimize_ddp = False  # several graphs, for an overlap that so small a model does not need
     return torch.compile(model, mode=None if accumulates else "reduce-overhead", dynamic=False)
 
@@ -222,7 +229,7 @@ class Trainer:
         self.twins: list[nn.Module] = []  # of the model, for the other threads of a CPU
         if self.device.type == "cpu":
             self.divide_among_threads()
-        self.most_rows = 0  # that a batch had, where it is one part
+        self.most_rows = 0  # that a batch had, where each is one part
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = self.make_optimizers()
@@ -254,7 +261,7 @@ class Trainer:
 
     def divide_among_threads(self) -> None:
         """Makes as many twins as find work in a batch, and the micro-batches so large that each thread has two."""
-        least, most = CPU_MICRO_BATCH_ROWS
+        least, most = CPU_MICRO_BATCH_ROWS[self.dtype]
         batch_size, rows = self.config.batch_size, self.micro_batch_rows  # 0: to be chosen
         threads = 1
         if self.world_size == 1 and hasattr(self.model, "twin") and hasattr(self.train_dataset, "batch"):
@@ -281,7 +288,7 @@ class Trainer:
         if self.device.type == "cpu":
             split = micro_batches(x, y, self.micro_batch_rows, ignored)
         else:
-            self.most_rows = max(self.most_rows, -(-len(x) // 8) * 8)
+            self.most_rows = max(self.most_rows, len(x))
             split = equal_parts(x, y, min(self.micro_batch_rows or self.most_rows, self.most_rows), ignored)
         targets = self.over_processes((y != ignored).sum())
         return [(part_x, part_y, (part_y != ignored).sum() / targets) for part_x, part_y in split]

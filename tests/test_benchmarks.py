@@ -10,11 +10,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from plain import PlainGPT, PlainTrainer
 
 from model import GPT, GPTConfig
-from trainer import Trainer, TrainerConfig
+from trainer import CPU_MICRO_BATCH_ROWS, Trainer, TrainerConfig
 
 
 def test_the_plain_model_and_step_have_the_loss_and_gradients_of_ours(documents, monkeypatch):
-    monkeypatch.setattr("trainer.CPU_MICRO_BATCH_ROWS", (3, 3))
+    monkeypatch.setitem(CPU_MICRO_BATCH_ROWS, torch.float32, (3, 3))
     sizes = {"n_layer": 2, "n_head": 4, "n_embd": 32, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0}
     config = GPTConfig(documents.vocab_size, 128, **sizes)
     ours, plain = GPT(config), PlainGPT(config)

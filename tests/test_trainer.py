@@ -17,6 +17,7 @@ from trainer import (
     STEPS_WORTH_COMPILING,
     Trainer,
     TrainerConfig,
+    can_compile,
     compiled,
     equal_parts,
     evenly,
@@ -203,12 +204,24 @@ def test_threads_get_about_as_many_tokens_each():
 
 
 @pytest.mark.parametrize(
-    ("threads", "batch_size", "twins", "rows"),
-    [(1, 128, 0, 16), (3, 128, 2, 16), (3, 64, 2, 11), (40, 128, 15, 8), (3, 4, 0, 8)],
+    ("threads", "batch_size", "precision", "twins", "rows"),
+    [
+        (1, 128, "bf16", 0, 16),
+        (3, 128, "bf16", 2, 16),
+        (3, 64, "bf16", 2, 11),
+        (40, 128, "bf16", 15, 8),
+        (3, 4, "bf16", 0, 8),
+        (1, 128, "fp32", 0, 8),
+        (3, 64, "fp32", 2, 8),
+        (40, 128, "fp32", 15, 8),
+    ],
     indirect=["threads"],
 )
-def test_a_batch_on_a_cpu_is_in_two_parts_a_thread_of_8_to_16_rows(documents, threads, batch_size, twins, rows):
-    trainer = Trainer(small_model(documents.vocab_size), documents, None, config(batch_size=batch_size))
+def test_a_batch_on_a_cpu_is_in_two_parts_a_thread_of_8_to_16_rows(
+    documents, threads, batch_size, precision, twins, rows
+):
+    settings = config(batch_size=batch_size, precision=precision)
+    trainer = Trainer(small_model(documents.vocab_size), documents, None, settings)
     assert (len(trainer.twins), trainer.micro_batch_rows) == (twins, rows)
 
 
@@ -224,7 +237,9 @@ def test_parts_beside_a_cpu_are_no_larger_than_the_batch(documents):
     trainer = Trainer(small_model(documents.vocab_size), documents, None, config(micro_batch_rows=1024))
     trainer.device = torch.device("cuda")
     ((x, _, _),) = trainer.parts(*documents.batch(torch.arange(7)), documents)
-    assert x.shape == (8, 127)
+    assert x.shape == (7, 127)
+    ((x, y, _),) = trainer.parts(*documents.batch(torch.arange(5)), documents)  # the last, in the shape of the others
+    assert x.shape == (7, 127) and not y[5:].any()
 
 
 def test_an_epoch_visits_every_document_once_in_a_new_order(documents):
@@ -379,10 +394,34 @@ def test_bf16_is_taken_where_the_cpu_multiplies_it(monkeypatch):
 
 def test_a_machine_without_a_compiler_is_told_in_one_line(monkeypatch, capsys):
     model, gpu = torch.nn.Linear(1, 1), torch.device("cuda")
+    monkeypatch.setattr("trainer.has_triton", lambda: True)
+    monkeypatch.setattr("os.path.exists", lambda path: True)  # Python.h
+    for path, variable, expected in (
+        ("gcc", "", True),
+        ("clang", "", True),
+        ("cc", "", False),  # by which Triton does not look
+        ("gcc", "mycc", False),  # which goes before gcc
+        ("mycc", "mycc", True),
+    ):
+        monkeypatch.setattr("shutil.which", lambda name, path=path: name if name == path else None)
+        monkeypatch.setenv("CC", variable)
+        assert can_compile() is expected
     monkeypatch.setattr("trainer.has_triton", lambda: False)
+    assert not can_compile()
     assert compiled(model, gpu, STEPS_WORTH_COMPILING - 1, False) is model and capsys.readouterr().out == ""
     assert compiled(model, gpu, STEPS_WORTH_COMPILING, False) is model
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_what_does_not_compile_runs_as_it_is(monkeypatch):
+    def fails(*_, **__):
+        raise OSError("no libcuda.so")
+
+    monkeypatch.setattr("trainer.can_compile", lambda: True)
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", fails)
+    model, x = torch.nn.Linear(2, 1), torch.randn(3, 2)
+    anyhow = compiled(model, torch.device("cuda"), STEPS_WORTH_COMPILING, False)
+    assert anyhow is not model and torch.equal(anyhow(x), model(x))
 
 
 def test_devices_and_precisions_that_are_not_there_are_named():
