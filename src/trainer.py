@@ -28,6 +28,7 @@ LOWEST_MULTIPLIER = 0.1  # of the learning rate, once the cosine has come down t
 STEPS_WORTH_COMPILING = 8000  # fewer should take less time as they are than torch.compile does: an estimate
 # least for full-speed matmuls, most for which sorted rows share a length; the slower the matmuls, the dearer is padding
 CPU_MICRO_BATCH_ROWS = {torch.bfloat16: (8, 16), torch.float32: (8, 8)}
+CPU_LENGTH_MULTIPLE = {torch.bfloat16: 8, torch.float32: 2}  # torch prepares matmuls of bf16 anew for each shape
 
 
 @dataclass
@@ -115,16 +116,16 @@ def final_tokens_of(run_tokens: int, warmup_tokens: int) -> int:
     return warmup_tokens + int((run_tokens - warmup_tokens) / progress)
 
 
-def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterator[tuple[Tensor, Tensor]]:
+def micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int, multiple: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Splits a batch (B, T) into parts of `rows` rows of similar length, without the columns that hold no target.
 
     For a causal model the columns behind the last target change nothing, so the parts have the batch's loss and
-    gradients at about half the arithmetic. Lengths are multiples of 8: torch prepares its matmuls anew for each shape.
+    gradients at about half the arithmetic. Lengths are rounded up to a `multiple`.
     """
     columns = torch.arange(1, y.size(1) + 1, device=y.device)
     lengths = ((y != ignore_index) * columns).amax(dim=1)  # (B,)
     for part in lengths.argsort(stable=True).split(rows):
-        T = min(y.size(1), -(-int(lengths[part[-1]]) // 8) * 8)
+        T = min(y.size(1), -(-int(lengths[part[-1]]) // multiple) * multiple)
         if T:  # else no row of the part has a target
             yield x[part, :T], y[part, :T]
 
@@ -286,7 +287,7 @@ class Trainer:
             return [(x, y, 1.0 / self.world_size)]
         ignored = self.config.ignore_index
         if self.device.type == "cpu":
-            split = micro_batches(x, y, self.micro_batch_rows, ignored)
+            split = micro_batches(x, y, self.micro_batch_rows, ignored, CPU_LENGTH_MULTIPLE[self.dtype])
         else:
             self.most_rows = max(self.most_rows, len(x))
             split = equal_parts(x, y, min(self.micro_batch_rows or self.most_rows, self.most_rows), ignored)
