@@ -176,9 +176,9 @@ def keep_freed_memory() -> None:
 
 def can_compile() -> bool:
     """Whether Triton is here, and what it needs: a C compiler, where it looks for one, and Python's headers."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
     headers = os.path.join(sysconfig.get_path("include"), "Python.h")
-    return has_triton() and compiler is not None and shutil.which(compiler) is not None and os.path.exists(headers)
+    return has_triton() and any(map(shutil.which, compilers)) and os.path.exists(headers)
 
 
 def compiled(model: nn.Module, device: torch.device, steps: int, accumulates: bool) -> nn.Module:
