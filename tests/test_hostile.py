@@ -249,14 +249,10 @@ def test_a_long_line_and_a_million_rows_are_read_in_seconds():
     assert time.perf_counter() - start < 60
 
 
-def test_looking_for_names_takes_no_longer_a_document_the_more_there_are():
-    def seconds(copies: int) -> float:
-        start = time.process_time()
-        read_for_names(WIKI * copies)
-        return time.process_time() - start
-
-    seconds(100)
-    assert seconds(40_000) < 2 * 4 * seconds(10_000)  # 240,000 documents
+def test_names_are_found_in_a_million_documents_in_seconds():
+    start = time.perf_counter()
+    read_for_names(WIKI * 170_000)
+    assert time.perf_counter() - start < 60
 
 
 def read_for_names(text: str) -> None:
