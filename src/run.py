@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,6 +270,7 @@ def describe(
         "pairs": None if corpora.pairs is None else digest(corpora.pairs),
         "reading_params_path": arguments.reading_params_path,
         "recipe": arguments.recipe,
+        **{f"recipe.{name}": value for name, value in asdict(RECIPES[arguments.recipe]).items()},
         "seed": arguments.seed,
         "epochs": trainer.config.max_epochs,
         "learning_rate": trainer.config.learning_rate,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from checkpoint import StateKeeper, read_tensors
 from cli import UserError
 from dataset import CharCorruptionDataset, SalientSpanDataset
 from model import GPT, GPTConfig
+from recipe import RECIPES
 from trainer import Trainer, TrainerConfig
 
 ROOT = Path(__file__).parents[1]
@@ -307,6 +309,8 @@ def test_the_record_says_how_the_parameters_came_about_and_is_checked(world, cap
     record = json.loads(Path("a.params.json").read_text())
     assert record["variant"] == "vanilla" and record["recipe"] == "course" and record["bottleneck_dim"] is None
     assert (record["seed"], record["epochs"], record["learning_rate"]) == (3, 1, 6e-3)
+    settings = asdict(RECIPES["course"])
+    assert {name: record[f"recipe.{name}"] for name in settings} == settings
     assert record["versions"]["torch"] == torch.__version__
     if (ROOT / ".git").exists():
         assert re.fullmatch("[0-9a-f]{40}(-dirty)?", record["commit"])
