@@ -54,6 +54,7 @@ def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -
         max_epochs=COURSE.pretrain_epochs,
         batch_size=COURSE.pretrain_batch_size,
         learning_rate=COURSE.pretrain_lr,
+        decay_all=COURSE.decay_all,
         lr_decay=True,
         final_tokens=200 * len(documents) * documents.block_size,
         precision=precision,

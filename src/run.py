@@ -316,6 +316,7 @@ def make_trainer(
         batch_size=batch_size,
         learning_rate=learning_rate,
         muon_lr=muon_lr,
+        decay_all=recipe.decay_all,
         lr_decay=True,
         warmup_tokens=warmup_tokens,
         final_tokens=final_tokens_of(run_tokens, warmup_tokens) if recipe.decay_within_run else course_tokens,

@@ -40,7 +40,8 @@ class TrainerConfig:
     learning_rate: float = 3e-4
     muon_lr: float = 0.0  # of Muon on model.hidden_matrices(); 0: AdamW trains every parameter
     betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.1  # on the weights of matmuls only
+    weight_decay: float = 0.1
+    decay_all: bool = False  # weight decay on all parameters but biases; else on the matrices of matmuls only
     grad_norm_clip: float = 1.0
     lr_decay: bool = False  # linear warm-up, then a cosine; else a constant rate
     warmup_tokens: int = 512 * 20
@@ -74,17 +75,21 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, without: set[int] = frozenset()) -> list[dict]:
-    """Two optimizer groups: the matrices that inputs are multiplied by, decayed, and all else, which is not.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, decay_all: bool = False, without: set[int] = frozenset()
+) -> list[dict]:
+    """Two optimizer groups: what is decayed, and all else, which is not.
 
-    Parameters whose id() is in `without` are left to another optimizer.
+    Decayed are the matrices that inputs are multiplied by; with `decay_all` everything but biases. Parameters whose
+    id() is in `without` are left to another optimizer.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    parameters = [p for p in model.parameters() if id(p) not in without]
-    matrices = [p for p in parameters if p.dim() == 2 and id(p) not in embeddings]
-    decayed = {id(p) for p in matrices}
-    rest = [p for p in parameters if id(p) not in decayed]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    decayed, rest = [], []
+    for name, p in model.named_parameters():
+        is_decayed = not name.endswith("bias") if decay_all else p.dim() == 2 and id(p) not in embeddings
+        if id(p) not in without:
+            (decayed if is_decayed else rest).append(p)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
 def matmul_weights(model: nn.Module) -> list[tuple[int, int]]:
@@ -248,7 +253,7 @@ class Trainer:
         """AdamW (Loshchilov and Hutter 2019); with a muon_lr, Muon (Jordan et al. 2024) for the hidden matrices."""
         config = self.config
         hidden = self.model.hidden_matrices() if config.muon_lr else []
-        groups = parameter_groups(self.model, config.weight_decay, {id(p) for p in hidden})
+        groups = parameter_groups(self.model, config.weight_decay, config.decay_all, {id(p) for p in hidden})
         fused = self.device.type != "mps"
         optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)

@@ -139,7 +139,7 @@ def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
     config, fast = made[0].config, "fast" in words
     assert expected.items() <= vars(config).items()
     course = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_norm_clip": 1.0, "lr_decay": True}
-    course |= {"warmup_tokens": 512 * 20, "device": "cpu", "precision": "fp32"}
+    course |= {"warmup_tokens": 512 * 20, "device": "cpu", "precision": "fp32", "decay_all": not fast}
     if fast:  # the rate comes down to its lowest at the end of the run, no sooner
         end = 60 * 7 * 1.02 * 127
         rates = [learning_rate_multiplier(share * end, 512 * 20, config.final_tokens) for share in (0.9, 1.0)]

@@ -68,17 +68,19 @@ def test_schedule(tokens, multiplier):
     assert learning_rate_multiplier(tokens, 100, 1100) == pytest.approx(multiplier)
 
 
+@pytest.mark.parametrize("decay_all", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_weight_decay_falls_on_matmul_weights_only(variant):
+def test_weight_decay_falls_on_matmul_weights_or_on_all_but_biases(variant, decay_all):
     model = small_model(20, variant)
     names = {id(p): name for name, p in model.named_parameters()}
-    decayed, rest = parameter_groups(model, 0.1)
+    decayed, rest = parameter_groups(model, 0.1, decay_all)
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
     decayed, rest = ({names[id(p)] for p in group["params"]} for group in (decayed, rest))
     assert decayed | rest == set(names.values()) and not decayed & rest
     matmuls = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     matmuls |= {name for name in names.values() if name.endswith(".w2")}
-    assert decayed == matmuls
+    biases = {f"{n}.bias" for n, m in model.named_modules() if getattr(m, "bias", None) is not None}
+    assert decayed == (set(names.values()) - biases if decay_all else matmuls)
 
 
 def test_micro_batches_hold_every_target_once(documents):
