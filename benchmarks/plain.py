@@ -70,10 +70,10 @@ class PlainGPT(nn.Module):
 class PlainTrainer:
     """Has the step() of trainer.Trainer, without its schedule."""
 
-    def __init__(self, model: nn.Module, learning_rate: float) -> None:
+    def __init__(self, model: nn.Module, learning_rate: float, decay_all: bool) -> None:
         self.model = model.train()
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, 0.1, decay_all=True), lr=learning_rate, betas=(0.9, 0.95), foreach=False
+            parameter_groups(model, 0.1, decay_all), lr=learning_rate, betas=(0.9, 0.95), foreach=False
         )
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,7 @@ def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -
 def plain_trainer_of(documents: CharCorruptionDataset) -> PlainTrainer:
     """The plain loop with the same parameters to begin with."""
     torch.manual_seed(0)
-    return PlainTrainer(PlainGPT(model_config("vanilla", documents)), COURSE.pretrain_lr)
+    return PlainTrainer(PlainGPT(model_config("vanilla", documents)), COURSE.pretrain_lr, COURSE.decay_all)
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

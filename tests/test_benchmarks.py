@@ -20,7 +20,7 @@ def test_the_plain_model_and_step_have_the_loss_and_gradients_of_ours(documents,
     ours, plain = GPT(config), PlainGPT(config)
     plain.load_state_dict(ours.state_dict())
     settings = TrainerConfig(batch_size=7, learning_rate=1e-2, decay_all=True, device="cpu", precision="fp32")
-    trainer, plain_trainer = Trainer(ours, documents, None, settings), PlainTrainer(plain, 1e-2)
+    trainer, plain_trainer = Trainer(ours, documents, None, settings), PlainTrainer(plain, 1e-2, decay_all=True)
     trainer.model.train()
     for _ in range(5):  # gradients alike, parameters stay alike
         x, y = documents.batch(torch.arange(7))
