@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import torch
 from plain import PlainGPT, PlainTrainer
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from cli import Parser, exit_on_user_error, positive
 from dataset import CharCorruptionDataset, NameDataset
@@ -39,6 +41,7 @@ RUN = Path(__file__).parents[1] / "src" / "run.py"
 COURSE = RECIPES["course"]
 VARIANTS = ["vanilla", "rope", "synthesizer", "perceiver"]
 STEPS_IN_A_TURN = 3
+CURVES = 3  # of ours, in each precision
 
 
 def model_config(variant: str, documents: CharCorruptionDataset) -> GPTConfig:
@@ -145,7 +148,7 @@ def step(text: str, rounds: int) -> None:
         context.Process(target=take_turns, args=(kind, text, theirs), daemon=True).start()
         theirs.close()  # so that the end of the process is noticed
     measured: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
-    for seed in range(rounds + 1):
+    for seed in tqdm(range(rounds + 1), unit="round", leave=False):
         for kind, pipe in pipes.items():
             pipe.send(seed)
             turn = pipe.recv()
@@ -166,25 +169,32 @@ def step(text: str, rounds: int) -> None:
 
 
 def curve(documents: CharCorruptionDataset, steps: int) -> None:
-    """The loss of both loops on the same batches, the plain one on the CPU, and of ours a second time: each has its own
-    dropout, and how far the two of ours lie apart is how far that alone leads."""
+    """The loss of both loops on the same batches, the plain one on the CPU, and several of ours in each precision: each
+    has its own dropout, and how far those of a precision spread is how far that alone leads."""
     device = pick_device("auto")
-    best = "bf16" if pick_precision("auto", device) == torch.bfloat16 else "fp32"
-    plain, ours, again = plain_trainer_of(documents), *(trainer_of("vanilla", documents, best) for _ in range(2))
-    losses: list[tuple[float, float, float]] = []
-    print(f"{'steps':>8}{'plain, fp32':>14}{'ours, ' + best:>14}{'ours again':>14}   (means over 20 steps)")
-    while True:
+    precisions = ["fp32", "bf16"] if pick_precision("auto", device) == torch.bfloat16 else ["fp32"]
+    plain = plain_trainer_of(documents)
+    ours = [trainer_of("vanilla", documents, precision) for precision in precisions for _ in range(CURVES)]
+    losses: list[list[float]] = []  # of each step: the plain loop's, then of each of ours
+    print(f"means over 20 steps; of ours the mean of {CURVES} runs and their standard deviation")
+    print(f"{'steps':>8}{'plain, fp32':>15}" + "".join(f"{'ours, ' + precision:>15}" for precision in precisions))
+    bar = tqdm(total=steps, unit="step", leave=False)
+    while len(losses) < steps:
         order = torch.randperm(len(documents), device=device)
-        for x, y in ours.batches(documents, order):
-            both = [float(trainer.step(x, y)[0]) for trainer in (ours, again)]
+        for x, y in islice(ours[0].batches(documents, order), steps - len(losses)):
+            all_of_ours = [float(trainer.step(x, y)[0]) for trainer in ours]
             for group in plain.optimizer.param_groups:
-                group["lr"] = ours.optimizers[0].param_groups[0]["lr"]
-            losses.append((float(plain.step(x.cpu(), y.cpu())[0]), *both))
+                group["lr"] = ours[0].optimizers[0].param_groups[0]["lr"]
+            losses.append([float(plain.step(x.cpu(), y.cpu())[0]), *all_of_ours])
+            bar.update()
             if len(losses) % 20 == 0:
-                means = map(statistics.mean, zip(*losses[-20:], strict=True))
-                print(f"{len(losses):8}" + "".join(f"{mean:14.3f}" for mean in means), flush=True)
-            if len(losses) == steps:
-                return
+                of_plain, *means = map(statistics.mean, zip(*losses[-20:], strict=True))
+                row = f"{len(losses):8}{of_plain:15.3f}"
+                for first in range(0, len(means), CURVES):
+                    runs = means[first : first + CURVES]
+                    row += f"{statistics.mean(runs):9.3f} {statistics.stdev(runs):5.3f}"
+                bar.write(row)
+    bar.close()
 
 
 def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
