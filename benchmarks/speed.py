@@ -178,23 +178,25 @@ def curve(documents: CharCorruptionDataset, steps: int) -> None:
     losses: list[list[float]] = []  # of each step: the plain loop's, then of each of ours
     print(f"means over 20 steps; of ours the mean of {CURVES} runs and their standard deviation")
     print(f"{'steps':>8}{'plain, fp32':>15}" + "".join(f"{'ours, ' + precision:>15}" for precision in precisions))
-    bar = tqdm(total=steps, unit="step", leave=False)
-    while len(losses) < steps:
-        order = torch.randperm(len(documents), device=device)
-        for x, y in islice(ours[0].batches(documents, order), steps - len(losses)):
-            all_of_ours = [float(trainer.step(x, y)[0]) for trainer in ours]
-            for group in plain.optimizer.param_groups:
-                group["lr"] = ours[0].optimizers[0].param_groups[0]["lr"]
-            losses.append([float(plain.step(x.cpu(), y.cpu())[0]), *all_of_ours])
-            bar.update()
-            if len(losses) % 20 == 0:
-                of_plain, *means = map(statistics.mean, zip(*losses[-20:], strict=True))
-                row = f"{len(losses):8}{of_plain:15.3f}"
-                for first in range(0, len(means), CURVES):
-                    runs = means[first : first + CURVES]
-                    row += f"{statistics.mean(runs):9.3f} {statistics.stdev(runs):5.3f}"
-                bar.write(row)
-    bar.close()
+    with tqdm(total=steps, unit="step", leave=False) as bar:
+        while len(losses) < steps:
+            order = torch.randperm(len(documents), device=device)
+            for x, y in islice(ours[0].batches(documents, order), steps - len(losses)):
+                all_of_ours = [float(trainer.step(x, y)[0]) for trainer in ours]
+                for group in plain.optimizer.param_groups:
+                    group["lr"] = ours[0].optimizers[0].param_groups[0]["lr"]
+                losses.append([float(plain.step(x.cpu(), y.cpu())[0]), *all_of_ours])
+                bar.update()
+                if len(losses) % 20 == 0:
+                    bar.write(f"{len(losses):8}" + means_over(losses[-20:]))
+
+
+def means_over(losses: list[list[float]]) -> str:
+    """The mean over these steps of the plain loop, and of ours by precision, with the spread of its runs."""
+    plain, *ours = map(statistics.mean, zip(*losses, strict=True))
+    by_precision = [ours[first : first + CURVES] for first in range(0, len(ours), CURVES)]
+    figures = (f"{statistics.mean(runs):9.3f} {statistics.stdev(runs):5.3f}" for runs in by_precision)
+    return f"{plain:15.3f}" + "".join(figures)
 
 
 def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
