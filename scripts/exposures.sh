@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Accuracy against exposures: pretrains by a recipe, and finetunes and asks what it kept on the way, every so many epochs.
-# A line for each in exposures/RECIPE.VARIANT.curve, for scripts/pictures.py. Stopped while it pretrains, it goes on there.
-# usage: bash scripts/exposures.sh RECIPE EPOCHS EVERY [VARIANT [FOLDER]]     vanilla and this project's own files are the defaults;
-#        FOLDER holds wiki.txt, birth_places_train.tsv and birth_dev.tsv
+# Accuracy against exposures: pretrains by a recipe, and finetunes and asks what it kept on the way, every EVERY epochs.
+# A line for each in exposures/RECIPE.VARIANT.SEED.curve, for scripts/pictures.py. If stopped, its pretraining goes on.
+# usage: bash scripts/exposures.sh RECIPE EPOCHS EVERY [VARIANT [FOLDER [SEED]]]     vanilla, this project's own files
+#        and 0 are the defaults; FOLDER holds wiki.txt, birth_places_train.tsv and birth_dev.tsv
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-RECIPE=${1:-} EPOCHS=${2:-} EVERY=${3:-} VARIANT=${4:-vanilla} FOLDER=${5:-.}
-if [ $# -gt 5 ] || ! [[ $EPOCHS.$EVERY =~ ^[1-9][0-9]*\.[1-9][0-9]*$ ]] || ! [ -e "$FOLDER/wiki.txt" ]; then
+RECIPE=${1:-} EPOCHS=${2:-} EVERY=${3:-} VARIANT=${4:-vanilla} FOLDER=${5:-.} SEED=${6:-0}
+if [ $# -gt 6 ] || ! [[ $EPOCHS.$EVERY.$SEED =~ ^[1-9][0-9]*\.[1-9][0-9]*\.[0-9]+$ ]] || ! [ -e "$FOLDER/wiki.txt" ]; then
     sed -n '4,5s/^# //p' scripts/exposures.sh >&2
     exit 2
 fi
 source scripts/setup.sh requirements.txt
 mkdir -p exposures
-NAME=exposures/$RECIPE.$VARIANT
+NAME=exposures/$RECIPE.$VARIANT.$SEED
 RUN=".venv/bin/python src/run.py"
-COMMON=("$VARIANT" "$FOLDER/wiki.txt" --recipe "$RECIPE" --tb_expt_name exposures)
+COMMON=("$VARIANT" "$FOLDER/wiki.txt" --recipe "$RECIPE" --seed "$SEED" --tb_expt_name exposures)
 [ "$VARIANT" = perceiver ] && COMMON+=(--bottleneck_dim 64)
 PAIRS=(--finetune_corpus_path "$FOLDER/birth_places_train.tsv")
 ASKED=(--eval_corpus_path "$FOLDER/birth_dev.tsv")
