@@ -17,7 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-import matplotlib
+try:
+    import matplotlib
+except ImportError:  # which is no requirement of the project's
+    print("pictures.py: error: matplotlib is not installed; pip install matplotlib", file=sys.stderr)
+    sys.exit(2)
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
