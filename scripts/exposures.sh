@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Accuracy against exposures: pretrains by a recipe, and finetunes and asks what it kept on the way, every EVERY epochs.
-# A line for each in exposures/RECIPE.VARIANT.SEED.curve, for scripts/pictures.py. If stopped, its pretraining goes on.
+# A line for each in exposures/RECIPE.VARIANT.SEED.curve, for pictures.py. Stopped while it pretrains, it goes on there.
 # usage: bash scripts/exposures.sh RECIPE EPOCHS EVERY [VARIANT [FOLDER [SEED]]]     vanilla, this project's own files
 #        and 0 are the defaults; FOLDER holds wiki.txt, birth_places_train.tsv and birth_dev.tsv
 set -euo pipefail

@@ -13,13 +13,16 @@ import torch
 from conftest import PAIRS, PEOPLE, WIKI
 
 from cli import UserError
+from dataset import CharCorruptionDataset
 from files import parse_pairs
+from model import GPT, GPTConfig
 from recipe import RECIPES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import ablation
 import invented
 import pictures
+import saturation
 
 ROOT = Path(__file__).parents[1]
 ASCII = "".join(map(chr, range(32, 127)))
@@ -154,3 +157,24 @@ def test_an_ablation_without_a_place_for_its_results_does_not_begin(tmp_path, mo
     monkeypatch.setattr("sys.argv", ["ablation.py", "vanilla"])
     with pytest.raises(UserError, match=r"^ablation: .* is in the way"):
         ablation.main()
+
+
+def test_how_sure_attention_is_that_looks_everywhere_or_at_one_character():
+    documents = CharCorruptionDataset("\n".join(["Ada Lovelace. Ada Lovelace was born in London in 1815.", ASCII]), 128)
+    model = GPT(GPTConfig(documents.vocab_size, 128, n_layer=2, n_head=2, n_embd=8))
+    lines = [documents.data[0], documents.data[1]]
+    for block in model.blocks:
+        torch.nn.init.zeros_(block.attn.query.weight)  # all scores are 0
+    evenly = np.mean([1 / (t + 1) for line in lines for t in range(saturation.FIRST, len(line) + 1)])  # and the mask
+    assert np.allclose(saturation.largest_weights(model, documents, lines), [evenly, evenly])
+    torch.nn.init.normal_(model.blocks[1].attn.query.weight, std=1e6)
+    first, second = saturation.largest_weights(model, documents, lines)
+    assert np.isclose(first, evenly) and second > 0.99
+
+
+def test_pictures_without_matplotlib_say_what_to_install(tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError")
+    command = [sys.executable, ROOT / "scripts/pictures.py", "attention"]
+    said = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert said.returncode == 2
+    assert said.stderr == "pictures.py: error: matplotlib is not installed; pip install matplotlib\n"
