@@ -20,7 +20,7 @@ from dataset import CharCorruptionDataset
 from files import read_text
 from inside import attention_maps
 from model import ATTENTION, GPT, GPTConfig
-from run import BLOCK_SIZE
+from run import BLOCK_SIZE, vocabulary_of
 
 LINES = 64
 FIRST = 20  # the position from which on characters count
@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("params_path", nargs="+")
     parser.add_argument("--bottleneck_dim", type=positive(int), default=32, help="of the perceiver")
     arguments = parser.parse_args()
+    if arguments.variant == "perceiver" and not FIRST < arguments.bottleneck_dim <= BLOCK_SIZE:
+        parser.error(f"--bottleneck_dim {arguments.bottleneck_dim}: must be above {FIRST}, and {BLOCK_SIZE} at most")
     text = read_text(arguments.pretrain_corpus_path)
     documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.pretrain_corpus_path)
     long = [line[: BLOCK_SIZE - 1] for line in documents.data if len(line) > FIRST]
@@ -55,7 +57,7 @@ def main() -> None:
     )
     for path in arguments.params_path:
         model = GPT(config)
-        load_params(model, path, config, arguments.pretrain_corpus_path)
+        load_params(model, path, config, arguments.pretrain_corpus_path, vocabulary_of(documents))
         print(path, *(f"{weight:.2f}" for weight in largest_weights(model, documents, lines)), sep="\t")
 
 

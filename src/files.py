@@ -107,6 +107,8 @@ def count_right(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[s
 
 def check_writable(path: str) -> None:
     """Raises UserError unless a file can be written at `path`: said at the start, not after hours of training."""
+    if not path:
+        raise UserError("the name of an output is empty; name a file")
     target = behind(path)
     folder = target.parent if os.path.islink(path) else Path(path).parent
     if not folder.is_dir():
@@ -129,7 +131,7 @@ def locked(path: str) -> Iterator[None]:
     """Holds the output `path` for this process: a second one that wants it gets a UserError.
 
     The lock goes with the process, however it ends; what a killed one had half written is then removed. Where the
-    system has no flock (Windows), nothing is held.
+    system (Windows) or the file system has no flock, nothing is held.
     """
     if fcntl is None:
         yield
@@ -141,9 +143,14 @@ def locked(path: str) -> Iterator[None]:
         file = open(lock, "wb")  # noqa: SIM115, it stays open for as long as the lock is held
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.close()
             raise UserError(f"{path}: another run is writing it; wait for it, or name another output") from None
+        except OSError:  # not on this file system
+            file.close()
+            lock.unlink(missing_ok=True)
+            yield
+            return
         with suppress(FileNotFoundError):  # the run before may have removed this file between the two calls
             held = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
     beside = r"(\.json|\.state|\.\d+|\.\d+\.json)?"  # what a run writes beside its parameters
@@ -163,6 +170,11 @@ def check_folder(folder: Path) -> None:
     existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     if not os.path.isdir(existing):
         raise UserError(f"{folder}: {existing} is in the way; it is a file")
+    try:
+        with suppress(FileNotFoundError):
+            os.lstat(folder)  # refuses a name that is too long
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     check_writable(str(existing / "file"))
 
 

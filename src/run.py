@@ -4,12 +4,13 @@ import argparse
 import hashlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "evaluate": ["reading_params_path", "eval_corpus_path", "outputs_path"],
         "ask": ["reading_params_path"],
     }[arguments.function]
-    missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
+    missing = [f"--{name}" for name in needed if not getattr(arguments, name)]
     if missing:
         recipe_named = "" if arguments.recipe == "course" else f" --recipe {arguments.recipe}"
         parser.error(f"{arguments.function}{recipe_named} needs {' and '.join(missing)}")
@@ -164,6 +165,10 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
         outputs.append(f"{arguments.writing_params_path}.json")
     inputs = [arguments.pretrain_corpus_path, arguments.finetune_corpus_path, arguments.eval_corpus_path, params_path]
     taken = {os.path.realpath(path) for path in inputs if path is not None}
+    if arguments.keep_every:
+        kept = re.compile(re.escape(os.path.realpath(arguments.writing_params_path)) + r"\.\d+(\.json)?")
+        for path in filter(kept.fullmatch, taken):
+            raise UserError(f"{path}: --keep_every may overwrite it; name another output")
     for path in outputs:
         if path is not None:
             if os.path.realpath(path) in taken:
@@ -338,14 +343,15 @@ def tensorboard_writer(arguments: argparse.Namespace, started: str, purge_step: 
     """Where TensorBoard shows the run that began at that time; points there from purge_step on are hidden."""
     from torch.utils.tensorboard import SummaryWriter
 
-    name = f"{arguments.function}-{arguments.variant}-{started}"
-    return SummaryWriter(TENSORBOARD_FOLDER / arguments.tb_expt_name / name, purge_step=purge_step)
+    folder = TENSORBOARD_FOLDER / arguments.tb_expt_name / f"{arguments.function}-{arguments.variant}-{started}"
+    try:
+        return SummaryWriter(folder, purge_step=purge_step)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
 
 
 def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     """Pretrains or finetunes by the recipe, logs to expt/, keeps the state, and writes the parameters."""
-    import torch
-
     from checkpoint import StateKeeper, keep_params, save_params
     from utils import dev_accuracy
 
@@ -373,28 +379,34 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
         lower = f"--{arguments.function}_lr" + (" and muon_lr in src/recipe.py" if trainer.config.muon_lr else "")
         raise UserError(f"{error}; begin anew with a lower {lower}; {keeper.path} has the last state kept") from None
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         rows = trainer.micro_batch_rows or trainer.config.batch_size
         raise UserError(f"out of memory; go on with --resume and a --micro_batch_rows below {rows}") from None
     finally:
-        if trainer.rank == 0:
-            trainer.config.writer.close()
+        if trainer.config.writer is not None:
+            with suppress(OSError):  # a full disk
+                trainer.config.writer.close()
     if trainer.rank == 0:
         save_params(model, arguments.writing_params_path, run)
         keeper.remove()
         print(f"Parameters written to {arguments.writing_params_path}")
 
 
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether this is what torch raises where memory, of any device, is used up."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)
+
+
 def evaluate(arguments: argparse.Namespace, corpora: Corpora) -> None:
     """Answers every question, writes the answers, and counts the right ones where places are given."""
-    from utils import accuracy_line, answer, evaluate_places
+    from utils import accuracy_line, answer, count_places
 
     documents, names, model = build(arguments, corpora)
     predictions = answer(model, documents, [question for question, _ in corpora.questions], progress=True)
     with atomic_write(arguments.outputs_path) as file:
         file.write("".join(f"{prediction}\n" for prediction in predictions).encode())
-    total, correct = evaluate_places(arguments.eval_corpus_path, predictions)
+    total, correct = count_places(corpora.questions, predictions)
     if total:
         print(accuracy_line(total, correct))
     print(f"Predictions written to {arguments.outputs_path}" + ("" if total else "; no targets provided"))
@@ -439,6 +451,8 @@ def ask(arguments: argparse.Namespace, corpora: Corpora) -> None:
         documents, _, model = build(arguments, corpora)
     at_terminal = sys.stdout.isatty()
     if not at_terminal:
+        with suppress(AttributeError):  # in a notebook
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # as all files here are
         print("\t".join(COLUMNS))
     for name in arguments.names or typed_names():
         finding = look_up(model, documents, name)
@@ -473,6 +487,11 @@ def process_group(device: str) -> Iterator[int]:
     import torch
     import torch.distributed as dist
 
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise UserError(f"WORLD_SIZE is set, {name} is not; start several processes with torchrun, or unset it")
+    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+        raise UserError("torchrun: several processes cannot share this GPU; give --device cpu")
     cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     if cuda:
         if int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
@@ -488,15 +507,20 @@ def process_group(device: str) -> Iterator[int]:
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     corpora = read_corpora(arguments)
-    with process_group(arguments.device) as rank, ExitStack() as stack:
-        output = arguments.writing_params_path or arguments.outputs_path
-        if rank == 0 and output is not None:
-            stack.enter_context(locked(output))
-        if arguments.writing_params_path is not None:
-            check_state(arguments)
-            train(arguments, corpora)
-        elif rank == 0:
-            {"evaluate": evaluate, "ask": ask}[arguments.function](arguments, corpora)
+    try:
+        with process_group(arguments.device) as rank, ExitStack() as stack:
+            output = arguments.writing_params_path or arguments.outputs_path
+            if rank == 0 and output is not None:
+                stack.enter_context(locked(output))
+            if arguments.writing_params_path is not None:
+                check_state(arguments)
+                train(arguments, corpora)
+            elif rank == 0:
+                {"evaluate": evaluate, "ask": ask}[arguments.function](arguments, corpora)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError("out of memory; end what else uses it, or give --device cpu") from None
 
 
 if __name__ == "__main__":

@@ -289,7 +289,7 @@ class Trainer:
     def parts(self, x: Tensor, y: Tensor, dataset: Dataset) -> list[tuple[Tensor, Tensor, Tensor | float]]:
         """The batch in micro-batches, each with its share of the targets of the batch, as all processes have it."""
         if not hasattr(dataset, "batch"):
-            return [(x, y, 1.0 / self.world_size)]
+            return [(x, y, len(x) / int(self.over_processes(torch.tensor(len(x)))))]
         ignored = self.config.ignore_index
         if self.device.type == "cpu":
             split = micro_batches(x, y, self.micro_batch_rows, ignored, CPU_LENGTH_MULTIPLE[self.dtype])
@@ -494,6 +494,10 @@ class Trainer:
             self.log(name, value)
 
     def log(self, name: str, value: float) -> None:
-        """One point of a TensorBoard curve."""
+        """One point of a TensorBoard curve; where it cannot be written the curves end, and training goes on."""
         if self.config.writer is not None:
-            self.config.writer.add_scalar(name, value, self.steps)
+            try:
+                self.config.writer.add_scalar(name, value, self.steps)
+            except OSError as error:  # a full disk
+                print(f"\n{error.strerror or error}: TensorBoard's curves end; training goes on", file=sys.stderr)
+                self.config.writer = None

@@ -140,16 +140,20 @@ def dev_accuracy(
 
 
 def evaluate_places(filepath: str, predicted_places: list[str]) -> tuple[float, float]:
-    """(total, correct) of predictions, one a row of a question file; (0, 0) when the file holds no places.
+    """count_places() for the rows of a question file. Raises UserError when it is none."""
+    return count_places(parse_questions(read_text(filepath), filepath), predicted_places)
 
-    Raises UserError when the file is not a question file, ValueError when the counts differ.
+
+def count_places(pairs: list[tuple[str, str | None]], predicted_places: list[str]) -> tuple[float, float]:
+    """(total, correct) of predictions, one a pair; (0, 0) when the pairs have no places.
+
+    Raises ValueError when the counts differ.
     """
-    pairs = parse_questions(read_text(filepath), filepath)
     if pairs[0][1] is None:
         print("No gold birth places provided; returning (0,0)")
         return 0.0, 0.0
     if len(pairs) != len(predicted_places):
-        raise ValueError(f"{len(predicted_places)} predictions for the {len(pairs)} questions of {filepath}")
+        raise ValueError(f"{len(predicted_places)} predictions for {len(pairs)} questions")
     return float(len(pairs)), float(count_right(pairs, predicted_places))
 
 

@@ -318,6 +318,8 @@ def test_a_setting_of_another_step_is_named(capsys):
         (f"evaluate rope small.txt {EVALUATE}", "a.params: was trained on a vocabulary of"),
         (f"evaluate rope wiki.txt {EVALUATE} --keep_every 2", "evaluate has nothing to --keep_every"),
         (f"evaluate rope wiki.txt {EVALUATE} --device cuda", "--device cuda: this machine"),
+        ("pretrain vanilla wiki.txt --writing_params_path=", "pretrain needs --writing_params_path"),
+        (f"evaluate rope wiki.txt {EVALUATE} --report_path=", "the name of an output is empty"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
@@ -340,6 +342,37 @@ def test_a_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
     assert stop.value.code == 2
     assert message in err and err.count("\n") == 1 and err.startswith(f"{Path(sys.argv[0]).name}: error: ")
     assert not (world / "expt").exists() and not (world / "p").exists()
+
+
+def test_several_processes_come_from_torchrun_and_have_a_device_each(world, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    pretrain = f"pretrain vanilla wiki.txt {TRAIN}".split()
+    with pytest.raises(
+        UserError, match=r"^WORLD_SIZE is set, RANK is not; start several processes with torchrun, or u"
+    ):
+        run.main(pretrain)
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(UserError, match=r"^torchrun: several processes cannot share this GPU; give --device cpu$"):
+        run.main(pretrain)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no pipes among its files")
+def test_questions_may_come_from_a_pipe(world, capsys):
+    def pipe() -> int:
+        end, other = os.pipe()
+        with open(other, "w", encoding="utf-8") as file:
+            file.write(PAIRS)
+        return end
+
+    run.main(f"finetune vanilla wiki.txt {TRAIN} --finetune_epochs 1".split())
+    evaluate = f"--reading_params_path a.params --outputs_path p --eval_corpus_path /dev/fd/{pipe()}"
+    run.main(f"evaluate vanilla wiki.txt {evaluate}".split())
+    assert " out of 6.0: " in capsys.readouterr().out
+    asked = pipe()
+    london = [sys.executable, ROOT / "london_baseline.py", f"/dev/fd/{asked}"]
+    assert " out of 6.0: " in subprocess.run(london, pass_fds=[asked], capture_output=True, text=True).stdout
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")

@@ -1,5 +1,6 @@
 """Reading and writing: nothing lost, nothing invented, mistakes in one line."""
 
+import errno
 import os
 import sys
 
@@ -69,6 +70,10 @@ def test_checks_of_places_to_write_to_make_nothing(tmp_path):
     (tmp_path / "a").write_text("in the way")
     with pytest.raises(UserError, match="a is in the way"):
         check_folder(tmp_path / "a" / "b")
+    with pytest.raises(UserError, match=r"x: cannot be written \(File name too long\)"):
+        check_folder(tmp_path / ("x" * 300))
+    with pytest.raises(UserError, match=r"^the name of an output is empty; name a file$"):
+        check_writable("")
 
 
 def test_places_that_cannot_be_written_to_are_named(tmp_path):
@@ -88,6 +93,17 @@ def test_a_lock_removes_what_a_killed_run_had_half_written_and_nothing_of_anothe
     with locked(str(tmp_path / "run1")):
         assert {path.name for path in tmp_path.iterdir()} == others | {".run1.lock"}
     assert {path.name for path in tmp_path.iterdir()} == others
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no flock")
+def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
+    def fails(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", fails)
+    with locked(str(tmp_path / "a")), locked(str(tmp_path / "a")):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_of_several_processes_the_first_prints_but_each_its_errors(monkeypatch, capsys):

@@ -159,6 +159,12 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     run.main(["ask", *common])
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(PAIRS.splitlines())
 
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+        run.main(["ask", *common, "Łukasz Björk"])
+        sys.stdout.flush()
+        assert sys.stdout.buffer.getvalue().decode("utf-8").splitlines()[1].startswith("Łukasz Björk\t")
+
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), "utf-8"))
     with pytest.raises(UserError, match=r"^standard input: not utf-8; give the names in that encoding$"):
         run.main(["ask", *common])

@@ -42,7 +42,7 @@ def trainer_of(variant: str, rows: int) -> Trainer:
 def regression_trainer() -> Trainer:
     torch.manual_seed(0)
     dataset = TensorDataset(torch.randn(8, 3), torch.randn(8, 1))
-    return Trainer(Regression(), dataset, None, TrainerConfig(batch_size=4, device="cpu", precision="fp32"))
+    return Trainer(Regression(), dataset, None, TrainerConfig(batch_size=3, device="cpu", precision="fp32"))
 
 
 def gradients(trainer: Trainer) -> list[torch.Tensor]:

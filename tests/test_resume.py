@@ -245,6 +245,18 @@ def test_a_full_disk_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     assert again.steps == 0
 
 
+def test_a_disk_too_full_for_tensorboard_does_not_end_a_run(world, monkeypatch, capsys):
+    def fails(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "close", fails)
+    run.main([*PRETRAIN.split(), "2"])
+    assert left(world) == {"a.params", "a.params.json"}
+    monkeypatch.setattr(SummaryWriter, "add_scalar", fails)
+    run.main([*PRETRAIN.split(), "2"])
+    assert capsys.readouterr().err.count("No space left on device: TensorBoard's curves end; training goes on") == 1
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(world, monkeypatch, where):
     forward = GPT.forward
@@ -282,6 +294,16 @@ def test_parameters_kept_on_the_way_are_those_of_a_shorter_run(world):
     assert (record["epochs"], record["epochs_done"]) == (5, 4)
 
 
+def test_parameters_kept_on_the_way_do_not_replace_what_the_run_reads(world):
+    run.main([*PRETRAIN.split(), "2", "--keep_every", "1"])
+    before = Path("a.params.1").read_bytes()
+    again = [*PRETRAIN.split(), "2", "--reading_params_path", "a.params.1"]
+    with pytest.raises(UserError, match=r"a\.params\.1: --keep_every may overwrite it; name another output$"):
+        run.main([*again, "--keep_every", "1"])
+    run.main(again)
+    assert Path("a.params.1").read_bytes() == before
+
+
 def test_parameters_that_cannot_be_kept_on_the_way_do_not_end_a_run(world, capsys):
     Path("a.params.2").mkdir()
     run.main([*PRETRAIN.split(), "3", "--keep_every", "1"])
@@ -302,6 +324,9 @@ def test_out_of_memory_says_what_to_lower(world, monkeypatch):
             run.main([*fp32, "1", "--resume", "--micro_batch_rows", "4"])
     run.main([*fp32, "1", "--resume", "--micro_batch_rows", "2"])
     assert left(world) == {"a.params", "a.params.json"}
+    monkeypatch.setattr(GPT, "to", fails)  # another program has the GPU's memory
+    with pytest.raises(UserError, match=r"^out of memory; end what else uses it, or give --device cpu$"):
+        run.main([*fp32, "1"])
 
 
 def test_the_record_says_how_the_parameters_came_about_and_is_checked(world, capsys):
