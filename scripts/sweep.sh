@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What makes a fact that was read a fact that can be asked for? One row a setting, written to sweep/results.tsv.
-# usage: bash scripts/sweep.sh                                nine rows, about 40 minutes on two CPU cores
+# usage: bash scripts/sweep.sh                                17 rows, 30 to 60 minutes on two CPU cores
 #        bash scripts/sweep.sh PEOPLE LINES EPOCHS VARIANT    one row
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -32,13 +32,17 @@ row() { # people, lines a person, epochs, variant
 if [ $# = 4 ]; then
     row "$@"
 else
-    row 600 4 15 vanilla   # the middle of the map: 60 readings of each person
-    row 600 1 60 vanilla   # the same number of readings, of one line
-    row 600 8 8 vanilla    # of eight lines
-    row 600 4 15 rope      # rotary positions
-    row 600 4 15 perceiver
-    row 600 4 15 synthesizer
-    row 600 4 8 vanilla    # fewer readings
-    row 300 4 15 vanilla   # fewer people
-    row 1200 4 15 vanilla  # more people
+    for epochs in 4 15; do # 16 and 60 readings of each person
+        row 600 4 $epochs vanilla
+        row 600 4 $epochs rope
+        row 600 4 $epochs perceiver
+        row 600 4 $epochs synthesizer
+        row 300 4 $epochs vanilla  # fewer people
+        row 1200 4 $epochs vanilla # more people
+    done
+    row 600 1 16 vanilla # 16 and 60 readings of one line
+    row 600 1 60 vanilla
+    row 600 8 2 vanilla # 16 and 64 readings of eight lines
+    row 600 8 8 vanilla
+    row 600 4 8 vanilla # 32 readings
 fi
