@@ -432,15 +432,18 @@ def report(
     with atomic_write(arguments.report_path) as file:
         file.write(as_table(rows).encode())
     print(summary(rows))
-    with tensorboard_writer(arguments, time.strftime(TIME)) as writer:
-        confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
-        writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
-        surest = max(rows, key=lambda row: row.probability)
-        if surest.probability:  # else no question could be asked
-            maps = attention_maps(model, documents, surest.question, surest.prediction)
-            writer.add_image("attention, a row a layer", attention_picture(maps), dataformats="HWC")
-            writer.add_text("attention, a row a layer", f"{surest.question} {surest.prediction}")
     print(f"Report written to {arguments.report_path}")
+    confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
+    surest = max(rows, key=lambda row: row.probability)
+    try:
+        with tensorboard_writer(arguments, time.strftime(TIME)) as writer:
+            writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
+            if surest.probability:  # else no question could be asked
+                maps = attention_maps(model, documents, surest.question, surest.prediction)
+                writer.add_image("attention, a row a layer", attention_picture(maps), dataformats="HWC")
+                writer.add_text("attention, a row a layer", f"{surest.question} {surest.prediction}")
+    except OSError as error:
+        raise UserError(f"{TENSORBOARD_FOLDER}: the pictures cannot be written ({error.strerror or error})") from None
 
 
 def ask(arguments: argparse.Namespace, corpora: Corpora) -> None:
@@ -520,7 +523,7 @@ def main(argv: list[str] | None = None) -> None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError("out of memory; end what else uses it, or give --device cpu") from None
+        raise UserError("out of memory; end what else uses it or, on a GPU, give --device cpu") from None
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import PAIRS, WIKI
 from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
 
 import run
 from cli import UserError
@@ -198,6 +199,16 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     assert report[6]["name_in_text"] == "False" and float(report[1]["margin"]) > 0
     run.main(["evaluate", *common, *evaluate])
     assert (trained / "report.tsv").read_text(encoding="utf-8").splitlines()[1].endswith("\tNone")
+
+    def fails(writer):
+        raise OSError(28, "No space left on device")
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(UserError, match=r"^expt: the pictures .*No space left on dev"),
+    ):
+        patched.setattr(SummaryWriter, "close", fails)
+        run.main(["evaluate", *common, *evaluate])
     (trained / "asked.tsv").write_text("Where was 王 born?\tLondon\n", encoding="utf-8")
     run.main(["evaluate", *common, *evaluate])  # no question that can be asked
     assert (trained / "report.tsv").read_text(encoding="utf-8").splitlines()[1].startswith("Where was 王 born?\t\t")

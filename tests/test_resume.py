@@ -325,7 +325,7 @@ def test_out_of_memory_says_what_to_lower(world, monkeypatch):
     run.main([*fp32, "1", "--resume", "--micro_batch_rows", "2"])
     assert left(world) == {"a.params", "a.params.json"}
     monkeypatch.setattr(GPT, "to", fails)  # another program has the GPU's memory
-    with pytest.raises(UserError, match=r"^out of memory; end what else uses it, or give --device cpu$"):
+    with pytest.raises(UserError, match=r"^out of memory; end what else uses it or, on a GPU, give --device cpu$"):
         run.main([*fp32, "1"])
 
 
