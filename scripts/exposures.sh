@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Accuracy against exposures: pretrains by a recipe, and finetunes and asks what it kept on the way, every EVERY epochs.
-# A line for each in exposures/RECIPE.VARIANT.SEED.curve, for pictures.py. Stopped while it pretrains, it goes on there.
+# A line for each in exposures/RECIPE.VARIANT.SEED.curve, for pictures.py. Stopped, the same command goes on.
 # usage: bash scripts/exposures.sh RECIPE EPOCHS EVERY [VARIANT [FOLDER [SEED]]]     vanilla, this project's own files
 #        and 0 are the defaults; FOLDER holds wiki.txt, birth_places_train.tsv and birth_dev.tsv
 set -euo pipefail
@@ -27,12 +27,16 @@ ask() { # after how many epochs, the parameters then
         sed -n "s/^Correct: .*: \(.*\)%$/epoch $1: dev accuracy (%) \1/p" | tee -a "$NAME.curve"
 }
 
-RESUME=""
-[ -e "$NAME.pretrain.params.state" ] && RESUME="--resume"
-$RUN pretrain "${COMMON[@]}" "${PAIRS[@]}" --pretrain_epochs "$EPOCHS" --keep_every "$EVERY" $RESUME \
-    --writing_params_path "$NAME.pretrain.params"
+if [ "$(cat "$NAME.pretrained" 2>/dev/null)" != "$*" ]; then # else it was stopped while it asked
+    RESUME=""
+    [ -e "$NAME.pretrain.params.state" ] && RESUME="--resume"
+    $RUN pretrain "${COMMON[@]}" "${PAIRS[@]}" --pretrain_epochs "$EPOCHS" --keep_every "$EVERY" $RESUME \
+        --writing_params_path "$NAME.pretrain.params"
+    echo "$*" > "$NAME.pretrained"
+fi
 : > "$NAME.curve"
 for ((EPOCH = EVERY; EPOCH < EPOCHS; EPOCH += EVERY)); do
     ask "$EPOCH" "$NAME.pretrain.params.$EPOCH"
 done
 ask "$EPOCHS" "$NAME.pretrain.params"
+rm "$NAME.pretrained"
