@@ -105,6 +105,15 @@ def count_right(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[s
     return sum(place == prediction for (_, place), prediction in zip(pairs, predictions, strict=True))
 
 
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Makes an OSError, such as that of a full disk, a UserError: that `what`, which names it, cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what} cannot be written ({error.strerror or error})") from None
+
+
 def check_writable(path: str) -> None:
     """Raises UserError unless a file can be written at `path`: said at the start, not after hours of training."""
     if not path:
@@ -117,13 +126,11 @@ def check_writable(path: str) -> None:
         raise UserError(f"{path}: is a folder; name a file in it")
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path}: is a device or the like; name a file")
-    try:
+    with writing(f"{path}:"):
         with suppress(FileNotFoundError):
             os.lstat(part_of(target))  # refuses a name that is too long
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 @contextmanager
@@ -170,11 +177,8 @@ def check_folder(folder: Path) -> None:
     existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     if not os.path.isdir(existing):
         raise UserError(f"{folder}: {existing} is in the way; it is a file")
-    try:
-        with suppress(FileNotFoundError):
-            os.lstat(folder)  # refuses a name that is too long
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+    with writing(f"{folder}:"), suppress(FileNotFoundError):
+        os.lstat(folder)  # refuses a name that is too long
     check_writable(str(existing / "file"))
 
 
@@ -197,12 +201,11 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
     target = behind(path)
     part = part_of(target)
     try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        with writing(f"{path}:"):
+            with open(part, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)  # gone already, unless something went wrong

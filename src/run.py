@@ -24,6 +24,7 @@ from files import (
     parse_pairs,
     parse_questions,
     read_text,
+    writing,
 )
 from recipe import RECIPES
 
@@ -344,10 +345,8 @@ def tensorboard_writer(arguments: argparse.Namespace, started: str, purge_step: 
     from torch.utils.tensorboard import SummaryWriter
 
     folder = TENSORBOARD_FOLDER / arguments.tb_expt_name / f"{arguments.function}-{arguments.variant}-{started}"
-    try:
+    with writing(f"{folder}:"):
         return SummaryWriter(folder, purge_step=purge_step)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
 
 
 def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
@@ -435,15 +434,12 @@ def report(
     print(f"Report written to {arguments.report_path}")
     confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
     surest = max(rows, key=lambda row: row.probability)
-    try:
-        with tensorboard_writer(arguments, time.strftime(TIME)) as writer:
-            writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
-            if surest.probability:  # else no question could be asked
-                maps = attention_maps(model, documents, surest.question, surest.prediction)
-                writer.add_image("attention, a row a layer", attention_picture(maps), dataformats="HWC")
-                writer.add_text("attention, a row a layer", f"{surest.question} {surest.prediction}")
-    except OSError as error:
-        raise UserError(f"{TENSORBOARD_FOLDER}: the pictures cannot be written ({error.strerror or error})") from None
+    with writing(f"{TENSORBOARD_FOLDER}: the pictures"), tensorboard_writer(arguments, time.strftime(TIME)) as writer:
+        writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
+        if surest.probability:  # else no question could be asked
+            maps = attention_maps(model, documents, surest.question, surest.prediction)
+            writer.add_image("attention, a row a layer", attention_picture(maps), dataformats="HWC")
+            writer.add_text("attention, a row a layer", f"{surest.question} {surest.prediction}")
 
 
 def ask(arguments: argparse.Namespace, corpora: Corpora) -> None:
