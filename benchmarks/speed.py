@@ -77,8 +77,8 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
     """How long a call takes, to the end of what it started on a GPU."""
     start = time.perf_counter()
     function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
     return time.perf_counter() - start
 
 
@@ -231,6 +231,7 @@ def pretrain(documents: CharCorruptionDataset, epochs: int) -> None:
     trainer.config.max_epochs = epochs
     order = torch.arange(len(documents), device=device)
     compiling = seconds(lambda: [trainer.step(*batch) for batch in trainer.batches(documents, order)], device)
+    trainer.steps = trainer.tokens = 0
     training = seconds(trainer.train, device)
     print(f"{epochs} epochs: {training:.0f} s of training; {time.perf_counter() - start:.0f} s with the model's making")
     print(f"and an epoch before it, with compilation where there is one, which took {compiling:.0f} s")

@@ -33,7 +33,7 @@ CPU_LENGTH_MULTIPLE = {torch.bfloat16: 8, torch.float32: 2}  # torch prepares ma
 
 @dataclass
 class TrainerConfig:
-    """How to train. Tokens count padding, so an epoch always has len(dataset) * T of them."""
+    """How to train. Tokens count padding: each row of a batch (B, T) has T of them."""
 
     max_epochs: int = 10
     batch_size: int = 64
@@ -49,7 +49,7 @@ class TrainerConfig:
     device: str = "auto"  # auto, cpu, cuda or mps
     precision: str = "auto"  # auto, fp32 or bf16
     ignore_index: int = 0  # the target on which the model puts no loss
-    micro_batch_rows: int = 0  # rows computed at once; 0: 8 to 16 by each thread of a CPU, the batch elsewhere
+    micro_batch_rows: int = 0  # rows of a batch() computed at once; 0: 8 to 16 by each thread of a CPU, else all
     num_workers: int = 0  # of the DataLoader, for datasets that cannot make whole batches
     writer: SummaryWriter | None = None
 
@@ -235,7 +235,7 @@ class Trainer:
         self.twins: list[nn.Module] = []  # of the model, for the other threads of a CPU
         if self.device.type == "cpu":
             self.divide_among_threads()
-        self.most_rows = 0  # that a batch had, where each is one part
+        self.most_rows = math.ceil(min(config.batch_size, len(train_dataset)) / self.world_size)  # of a batch, so far
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = self.make_optimizers()
@@ -245,9 +245,10 @@ class Trainer:
         self.epoch = 0  # epochs completed
         self.order = torch.empty(0, dtype=torch.int64)  # what the epoch under way has yet to see
         self.last = torch.zeros(()), torch.zeros(())  # the last step's loss and gradient norm
-        last_batch = len(train_dataset) % config.batch_size or config.batch_size
-        if last_batch < self.world_size:
-            raise ValueError(f"the last batch of an epoch has {last_batch} rows for {self.world_size} processes")
+        for dataset in filter(None, (train_dataset, test_dataset)):
+            last_batch = len(dataset) % config.batch_size or config.batch_size
+            if last_batch < self.world_size:
+                raise ValueError(f"the last batch of an epoch has {last_batch} rows for {self.world_size} processes")
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW (Loshchilov and Hutter 2019); with a muon_lr, Muon (Jordan et al. 2024) for the hidden matrices."""
@@ -266,7 +267,10 @@ class Trainer:
         return optimizers
 
     def divide_among_threads(self) -> None:
-        """Makes as many twins as find work in a batch, and the micro-batches so large that each thread has two."""
+        """Makes as many twins as find work in a batch, of which each thread has two parts if they come out that large.
+
+        How many rows a part may have: CPU_MICRO_BATCH_ROWS.
+        """
         least, most = CPU_MICRO_BATCH_ROWS[self.dtype]
         batch_size, rows = self.config.batch_size, self.micro_batch_rows  # 0: to be chosen
         threads = 1
@@ -442,9 +446,9 @@ class Trainer:
                 lengths = x.reshape(len(x), -1).count_nonzero(dim=1)  # (B,), without padding
                 done += torch.stack((lengths.sum(), training_flops(self.matmul_weights, lengths)))
                 bar.update()
-                now = time.perf_counter()
-                if now - shown_at > 1.0 or self.steps == bar.total:  # reading the loss makes a GPU wait, so seldom
-                    self.check_finite()
+                if time.perf_counter() - shown_at > 1.0 or self.steps == bar.total:
+                    self.check_finite()  # a GPU has to wait for it, so seldom, and then has done what is counted
+                    now = time.perf_counter()
                     rates = (self.world_size * done / (now - shown_at)).tolist()
                     self.report(bar, float(loss), float(norm), *rates)
                     shown_at, done = now, torch.zeros_like(done)

@@ -1,6 +1,7 @@
 """A small world that the tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # many tests compare bits, which no GPU promises
@@ -53,3 +54,11 @@ class Regression(torch.nn.Module):
     def forward(self, x, y):
         out = self.layer(x)
         return out, (out - y).square().mean()
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)

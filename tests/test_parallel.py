@@ -57,7 +57,7 @@ def one_of_two(rank: int, at: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://localhost:{at}", rank=rank, world_size=2)
     for variant in VARIANTS:
-        torch.save(gradients(trainer_of(variant, rows=2)), f"{folder}/{variant}.{rank}")
+        torch.save(gradients(trainer_of(variant, rows=1)), f"{folder}/{variant}.{rank}")
     torch.save(gradients(regression_trainer()), f"{folder}/regression.{rank}")
     trainer = trainer_of("vanilla", rows=2)
     seen: list[int] = []

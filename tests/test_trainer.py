@@ -1,7 +1,6 @@
 """Optimizer groups, schedule, micro-batches, and the loop on our datasets and on any other."""
 
 import math
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -37,14 +36,6 @@ def small_model(vocab_size: int, variant: str = "vanilla", dropout: float = 0.1)
     sizes = {"n_layer": 3, "n_head": 2, "n_embd": 32, "bottleneck_dim": 16}
     drop = {"embd_pdrop": dropout, "resid_pdrop": dropout, "attn_pdrop": dropout}
     return GPT(GPTConfig(vocab_size, 128, variant=variant, **sizes, **drop))
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def config(**wanted) -> TrainerConfig:
@@ -222,9 +213,7 @@ def test_threads_get_about_as_many_tokens_each():
     ],
     indirect=["threads"],
 )
-def test_a_batch_on_a_cpu_is_in_two_parts_a_thread_of_8_to_16_rows(
-    documents, threads, batch_size, precision, twins, rows
-):
+def test_a_batch_on_a_cpu_has_twins_and_rows_for_its_threads(documents, threads, batch_size, precision, twins, rows):
     settings = config(batch_size=batch_size, precision=precision)
     trainer = Trainer(small_model(documents.vocab_size), documents, None, settings)
     assert (len(trainer.twins), trainer.micro_batch_rows) == (twins, rows)
@@ -245,6 +234,10 @@ def test_parts_beside_a_cpu_are_no_larger_than_the_batch(documents):
     assert x.shape == (7, 127)
     ((x, y, _),) = trainer.parts(*documents.batch(torch.arange(5)), documents)  # the last, in the shape of the others
     assert x.shape == (7, 127) and not y[5:].any()
+    resumed = Trainer(trainer.model, documents, None, config(batch_size=6))
+    resumed.device = trainer.device
+    ((x, _, _),) = resumed.parts(*documents.batch(torch.arange(1)), documents)  # as it may be where a run goes on
+    assert x.shape == (6, 127)
 
 
 def test_an_epoch_visits_every_document_once_in_a_new_order(documents):
@@ -416,6 +409,14 @@ def test_a_machine_without_a_compiler_is_told_in_one_line(monkeypatch, capsys):
     assert compiled(model, gpu, STEPS_WORTH_COMPILING - 1, False) is model and capsys.readouterr().out == ""
     assert compiled(model, gpu, STEPS_WORTH_COMPILING, False) is model
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_cuda_graphs_are_left_out_where_gradients_accumulate(monkeypatch):
+    monkeypatch.setattr("trainer.can_compile", lambda: True)
+    monkeypatch.setattr("torch.compile", lambda model, mode, dynamic: mode)
+    model, gpu = torch.nn.Linear(1, 1), torch.device("cuda")
+    assert compiled(model, gpu, STEPS_WORTH_COMPILING, False) == "reduce-overhead"
+    assert compiled(model, gpu, STEPS_WORTH_COMPILING, True) is None
 
 
 def test_what_does_not_compile_runs_as_it_is(monkeypatch):
