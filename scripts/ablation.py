@@ -8,6 +8,8 @@ but in no pair. So settings are chosen without the people that count in the end.
 `masked` there is in how many % of the readings of the others' lines the masked span is the place.
 """
 
+import argparse
+import math
 import random
 import sys
 import time
@@ -18,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import run
 from cli import Parser, UserError, exit_on_user_error, positive, seed
-from files import atomic_write, check_folder, count_right, name_in, parse_pairs, read_predictions, read_text
+from files import atomic_write, check_folder, count_right, locked, name_in, parse_pairs, read_predictions, read_text
 from recipe import RECIPES, Recipe
 
 FOLDER = Path("ablation")
@@ -57,7 +59,6 @@ def write_world(text: str, pairs: list[tuple[str, str]], people: int | None) -> 
     asked = pairs[: len(pairs) // share]
     questions = {question for question, _ in asked}
     parts = {"asked": asked, "trained_on": [pair for pair in pairs if pair[0] not in questions]}
-    FOLDER.mkdir(exist_ok=True)
     with atomic_write(FOLDER / "wiki.txt") as file:
         file.write(text.encode())
     for name, part in parts.items():
@@ -77,6 +78,8 @@ def percent_masked(recipe: Recipe, text: str, parts: dict[str, list[tuple[str, s
     places = {name_in(question): place for question, place in parts["asked"]}
     place_of = [places.get(subject_of(title_length(document), document)) for document in documents.data]
     lines = [i for i, place in enumerate(place_of) if place] * 20
+    if not lines:
+        return math.nan
     x, _ = dataset.batch(torch.tensor(lines))
     spans = [documents.decode(row).split(documents.MASK_CHAR)[2] for row in x]
     return 100 * sum(span == place_of[line] for span, line in zip(spans, lines, strict=True)) / len(lines)
@@ -92,7 +95,13 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     RECIPES["changed"] = changed(RECIPES["fast"], arguments.settings)
     check_folder(FOLDER)
+    FOLDER.mkdir(exist_ok=True)
+    with locked(str(FOLDER / "results.tsv")):  # all rows share the folder's files
+        measure(arguments)
 
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Trains with the settings in the recipe "changed", and adds the row."""
     pairs_path = f"{arguments.folder}/birth_places_train.tsv"
     pairs = parse_pairs(read_text(pairs_path), pairs_path)
     parts = write_world(read_text(f"{arguments.folder}/wiki.txt"), pairs, arguments.people)

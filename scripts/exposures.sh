@@ -17,6 +17,8 @@ RUN=".venv/bin/python src/run.py"
 COMMON=("$VARIANT" "$FOLDER/wiki.txt" --recipe "$RECIPE" --seed "$SEED" --tb_expt_name exposures)
 [ "$VARIANT" = perceiver ] && COMMON+=(--bottleneck_dim 64)
 PAIRS=(--finetune_corpus_path "$FOLDER/birth_places_train.tsv")
+MIXED=() # what pretraining sees of the pairs
+[ "$RECIPE" = fast ] && MIXED=("${PAIRS[@]}")
 ASKED=(--eval_corpus_path "$FOLDER/birth_dev.tsv")
 
 ask() { # after how many epochs, the parameters then
@@ -30,7 +32,7 @@ ask() { # after how many epochs, the parameters then
 if [ "$(cat "$NAME.pretrained" 2>/dev/null)" != "$*" ]; then # else it was stopped while it asked
     RESUME=""
     [ -e "$NAME.pretrain.params.state" ] && RESUME="--resume"
-    $RUN pretrain "${COMMON[@]}" "${PAIRS[@]}" --pretrain_epochs "$EPOCHS" --keep_every "$EVERY" $RESUME \
+    $RUN pretrain "${COMMON[@]}" ${MIXED[@]+"${MIXED[@]}"} --pretrain_epochs "$EPOCHS" --keep_every "$EVERY" $RESUME \
         --writing_params_path "$NAME.pretrain.params"
     echo "$*" > "$NAME.pretrained"
 fi

@@ -242,7 +242,7 @@ class SalientSpanDataset(BatchDataset):
         self._ends = torch.tensor(ends, dtype=torch.int64)
 
         question, _ = pairs[0]
-        before, _, behind = question.partition(name_in(question))
+        before, _, behind = question.rpartition(name_in(question))  # the last "W" of "Where was W born?"
         frames = [
             f"{before}{subject_of(title, document)}{behind} " if title else ""
             for document, title in zip(documents.data, titles, strict=True)

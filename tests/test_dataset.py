@@ -329,6 +329,13 @@ def test_the_least_and_the_largest_draw_are_names_of_the_document_itself(monkeyp
     assert [take_apart(documents, *row)[2] for row in zip(*dataset.batch(torch.arange(2)), strict=True)] == names
 
 
+def test_a_name_that_stands_in_the_words_of_the_question_too_is_the_last_of_them():
+    documents = CharCorruptionDataset("Ada. in Rome\nWhere was it born ?", 128)
+    dataset = SalientSpanDataset(documents, [("Where was W born?", "Rome")], 1.0, window=3, framed=1.0, by_odds=True)
+    prefix, _, span = take_apart(documents, *(row[0] for row in dataset.batch(torch.tensor([0]))))
+    assert prefix.startswith("Where was Ada born? ") and span == "Rome"
+
+
 def test_a_document_without_names_or_title_is_read_as_ever():
     documents = CharCorruptionDataset("nothing here\nParis\n\nAda. " + "a" * 300 + "\nWhere was it born ?", 128)
     dataset = SalientSpanDataset(documents, ASKED, salient=1.0, window=10, framed=1.0, by_odds=True)

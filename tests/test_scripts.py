@@ -1,6 +1,7 @@
 """The scripts that measure and draw: settings, invented names, pictures."""
 
 import io
+import math
 import os
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def test_what_is_no_setting_is_refused(setting):
 @pytest.mark.parametrize(("people", "asked"), [(0, 1), (3, 1)])
 def test_who_is_asked_about_is_read_but_in_no_pair(tmp_path, monkeypatch, people, asked):
     monkeypatch.chdir(tmp_path)
+    ablation.FOLDER.mkdir()
     parts = ablation.write_world(WIKI, parse_pairs(PAIRS), people)
     everybody = [*parts["asked"], *parts["trained_on"]]
     assert len(parts["asked"]) == asked and len(set(everybody)) == len(everybody) == (people or len(PEOPLE))
@@ -76,6 +78,7 @@ def test_who_is_asked_about_is_read_but_in_no_pair(tmp_path, monkeypatch, people
 
 def test_a_question_that_is_asked_is_not_trained_on_with_another_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    ablation.FOLDER.mkdir()
     pairs = parse_pairs(PAIRS)
     parts = ablation.write_world(WIKI, [*pairs, *((question, "elsewhere") for question, _ in pairs)], None)
     asked, trained_on = ({question for question, _ in parts[name]} for name in ("asked", "trained_on"))
@@ -94,6 +97,7 @@ def test_the_share_of_readings_for_the_place_is_counted_over_those_asked_about()
         ablation.percent_masked(recipe, text * 20, parts) for text in (text + "\n", text.replace("Oslo", "here") + "\n")
     ]
     assert shares == [pytest.approx(75, abs=4), 50.0]
+    assert math.isnan(ablation.percent_masked(recipe, text * 20, parts | {"asked": [("Where was Dan born?", "Rome")]}))
 
 
 def test_invented_people_are_nobody_in_the_text_and_can_be_spelled_with_it():
