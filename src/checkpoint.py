@@ -90,7 +90,7 @@ def read_record(path: str) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(read_bytes(json_path))
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
         raise UserError(f"{json_path}: not the record of a params file; remove it to do without")
@@ -171,7 +171,7 @@ class StateKeeper:
     like. `go_on` is the command that does so.
     """
 
-    NOT_COMPARED = ("versions", "commit", "command", "started", "micro_batch_rows")
+    NOT_COMPARED = ("versions", "commit", "command", "started", "micro_batch_rows", "threads")
 
     def __init__(self, path: str, minutes: float, run: dict[str, Any], go_on: str) -> None:
         self.path, self.seconds, self.run, self.go_on = path, 60 * minutes, run, go_on

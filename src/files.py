@@ -147,7 +147,8 @@ def locked(path: str) -> Iterator[None]:
     lock = target.with_name(f".{target.name}.lock")
     held = False
     while not held:
-        file = open(lock, "wb")  # noqa: SIM115, it stays open for as long as the lock is held
+        with writing(f"{path}: its lock {lock}"):  # which another user's killed run may have left
+            file = open(lock, "wb")  # noqa: SIM115, it stays open for as long as the lock is held
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -163,7 +164,8 @@ def locked(path: str) -> Iterator[None]:
     beside = r"(\.json|\.state|\.\d+|\.\d+\.json)?"  # what a run writes beside its parameters
     for other in target.parent.iterdir():
         if re.fullmatch(rf"\.{re.escape(target.name)}{beside}\.\d+\.part", other.name):
-            other.unlink(missing_ok=True)
+            with suppress(PermissionError):  # another user's
+                other.unlink(missing_ok=True)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
@@ -133,6 +134,23 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if hasattr(arguments, name) and not name.startswith(arguments.function):  # scripts give all steps the same
             print(f"--{name} changes nothing here: this is {arguments.function}", file=sys.stderr)
         setattr(arguments, name, getattr(arguments, name, default))
+    uses_pairs = {
+        "pretrain": recipe.pretrains_on_pairs,
+        "finetune": True,
+        "evaluate": arguments.report_path is not None,
+        "ask": False,
+    }[arguments.function]
+    if arguments.finetune_corpus_path is not None and not uses_pairs:
+        without = {"pretrain": f" --recipe {arguments.recipe}", "evaluate": " without --report_path", "ask": ""}
+        here = arguments.function + without[arguments.function]
+        print(f"--finetune_corpus_path changes nothing here: this is {here}", file=sys.stderr)
+    if arguments.eval_corpus_path is not None and arguments.function == "ask":
+        parser.error("ask takes names, not --eval_corpus_path; evaluate answers the questions of a file")
+    epochs = getattr(arguments, f"{arguments.function}_epochs", None)
+    if epochs is not None and (arguments.keep_every or 0) > epochs:
+        parser.error(
+            f"--keep_every {arguments.keep_every} is more than the {epochs} epochs of this {arguments.function}"
+        )
     if arguments.bottleneck_dim > BLOCK_SIZE:
         parser.error(f"--bottleneck_dim {arguments.bottleneck_dim} is longer than the block of {BLOCK_SIZE}")
     trains = arguments.function in ("pretrain", "finetune")
@@ -266,7 +284,7 @@ def describe(
     processes = int(os.environ.get("WORLD_SIZE", 1))
     per_node = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     nodes = [f"--nnodes={processes // per_node}", "..."] if processes > per_node else []
-    launcher = ["python"] if processes == 1 else ["torchrun", *nodes, f"--nproc_per_node={per_node}"]
+    launcher = [sys.executable] if processes == 1 else ["torchrun", *nodes, f"--nproc_per_node={per_node}"]
     return {
         "function": arguments.function,
         "variant": arguments.variant,
@@ -283,6 +301,7 @@ def describe(
         "device": trainer.device.type,
         "precision": "bf16" if trainer.dtype == torch.bfloat16 else "fp32",
         "micro_batch_rows": arguments.micro_batch_rows,
+        "threads": torch.get_num_threads(),
         "processes": processes,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         "commit": commit,
@@ -340,11 +359,20 @@ def make_trainer(
     return trainer
 
 
+def hide_failed_writes(failed: threading.ExceptHookArgs) -> None:
+    """Keeps TensorBoard's thread from printing a traceback for a full disk, of which Trainer.log() tells in a line."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
+
+
 def tensorboard_writer(arguments: argparse.Namespace, started: str, purge_step: int | None = None) -> "SummaryWriter":
     """Where TensorBoard shows the run that began at that time; points there from purge_step on are hidden."""
     from torch.utils.tensorboard import SummaryWriter
 
-    folder = TENSORBOARD_FOLDER / arguments.tb_expt_name / f"{arguments.function}-{arguments.variant}-{started}"
+    output = Path(arguments.writing_params_path or arguments.outputs_path).name  # runs may begin in the same second
+    run = f"{arguments.function}-{arguments.variant}-{output}-{started}"
+    folder = TENSORBOARD_FOLDER / arguments.tb_expt_name / run
+    threading.excepthook = hide_failed_writes
     with writing(f"{folder}:"):
         return SummaryWriter(folder, purge_step=purge_step)
 
@@ -367,6 +395,8 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     trainer.on_step_end.append(keeper)
     if corpora.questions and corpora.questions[0][1] is not None:
         trainer.on_epoch_end.append(dev_accuracy(corpora.questions, documents))
+    elif corpora.questions:
+        print(f"{arguments.eval_corpus_path}: has no places, so no accuracy is reported", file=sys.stderr)
     if arguments.keep_every:
         trainer.on_epoch_end.append(keep_params(arguments.writing_params_path, arguments.keep_every, run))
     if trainer.rank == 0:
@@ -380,7 +410,9 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        rows = trainer.micro_batch_rows or trainer.config.batch_size
+        rows = min(trainer.micro_batch_rows or trainer.most_rows, trainer.most_rows)
+        if rows == 1:
+            raise  # main() says what is left to do
         raise UserError(f"out of memory; go on with --resume and a --micro_batch_rows below {rows}") from None
     finally:
         if trainer.config.writer is not None:
@@ -394,7 +426,8 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
 
 def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether this is what torch raises where memory, of any device, is used up."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)
+    said = ("out of memory", "allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def evaluate(arguments: argparse.Namespace, corpora: Corpora) -> None:

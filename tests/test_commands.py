@@ -256,15 +256,26 @@ def test_help_does_not_wait_for_torch(world):
     assert command("-c", script, cwd=world).stdout == "False\n"
 
 
-TRAIN = "--writing_params_path a.params --finetune_corpus_path birth_places_train.tsv"
+PRETRAIN = "--writing_params_path a.params"
+TRAIN = f"{PRETRAIN} --finetune_corpus_path birth_places_train.tsv"
 EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path p"
 
 
 def test_a_setting_of_another_step_is_named(capsys):
-    run.parse_arguments(f"pretrain rope wiki.txt {TRAIN} --finetune_lr 1e-3 --pretrain_lr 1e-3".split())
+    run.parse_arguments(f"pretrain rope wiki.txt {PRETRAIN} --finetune_lr 1e-3 --pretrain_lr 1e-3".split())
     assert capsys.readouterr().err == "--finetune_lr changes nothing here: this is pretrain\n"
     run.parse_arguments(f"evaluate rope wiki.txt {EVALUATE} --pretrain_epochs 3".split())
     assert capsys.readouterr().err == "--pretrain_epochs changes nothing here: this is evaluate\n"
+    for words, here in (
+        (f"pretrain rope wiki.txt {TRAIN}", "pretrain --recipe course"),
+        (f"evaluate rope wiki.txt {EVALUATE} --finetune_corpus_path pairs.tsv", "evaluate without --report_path"),
+        ("ask rope wiki.txt --reading_params_path a --finetune_corpus_path pairs.tsv", "ask"),
+    ):
+        run.parse_arguments(words.split())
+        assert capsys.readouterr().err == f"--finetune_corpus_path changes nothing here: this is {here}\n"
+    run.parse_arguments(f"pretrain rope wiki.txt {TRAIN} --recipe fast".split())
+    run.parse_arguments(f"evaluate rope wiki.txt {EVALUATE} --report_path r --finetune_corpus_path pairs.tsv".split())
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -281,18 +292,29 @@ def test_a_setting_of_another_step_is_named(capsys):
             "pretrain --recipe fast needs --finetune_corpus_path",
         ),
         (f"train vanilla wiki.txt {TRAIN}", "invalid choice: 'train'"),
-        (f"pretrain linear wiki.txt {TRAIN}", "invalid choice: 'linear'"),
-        (f"pretrain vanilla wiki.txt {TRAIN} --pretrain_lr zero", "--pretrain_lr: invalid positive number"),
-        (f"pretrain vanilla wiki.txt {TRAIN} --pretrain_lr nan", "--pretrain_lr: invalid positive number"),
-        (f"pretrain vanilla wiki.txt {TRAIN} --pretrain_epochs 0", "--pretrain_epochs: invalid positive whole number"),
-        (f"pretrain perceiver wiki.txt {TRAIN} --bottleneck_dim 129", "--bottleneck_dim 129 is longer"),
-        (f"pretrain vanilla wiki.txt {TRAIN} --seed -1", "--seed: invalid seed value: '-1'"),
-        (f"pretrain vanilla wiki.txt {TRAIN} --seed 5000000000", "--seed: invalid seed value"),
+        (f"pretrain linear wiki.txt {PRETRAIN}", "invalid choice: 'linear'"),
+        (f"pretrain vanilla wiki.txt {PRETRAIN} --pretrain_lr zero", "--pretrain_lr: invalid positive number"),
+        (f"pretrain vanilla wiki.txt {PRETRAIN} --pretrain_lr nan", "--pretrain_lr: invalid positive number"),
         (
-            f"pretrain vanilla wiki.txt {TRAIN} --tb_expt_name x --outputs_path p",
+            f"pretrain vanilla wiki.txt {PRETRAIN} --pretrain_epochs 0",
+            "--pretrain_epochs: invalid positive whole number",
+        ),
+        (f"pretrain perceiver wiki.txt {PRETRAIN} --bottleneck_dim 129", "--bottleneck_dim 129 is longer"),
+        (
+            f"pretrain vanilla wiki.txt {PRETRAIN} --keep_every 20 --pretrain_epochs 10",
+            "--keep_every 20 is more than the 10 epochs of this pretrain",
+        ),
+        (
+            "ask rope wiki.txt --reading_params_path a.params --eval_corpus_path birth_dev.tsv",
+            "ask takes names, not --eval_corpus_path; evaluate answers",
+        ),
+        (f"pretrain vanilla wiki.txt {PRETRAIN} --seed -1", "--seed: invalid seed value: '-1'"),
+        (f"pretrain vanilla wiki.txt {PRETRAIN} --seed 5000000000", "--seed: invalid seed value"),
+        (
+            f"pretrain vanilla wiki.txt {PRETRAIN} --tb_expt_name x --outputs_path p",
             "pretrain writes nothing to --outputs",
         ),
-        (f"pretrain vanilla wiki.txt {TRAIN} --tb_expt_name ../wiki.txt/x", "wiki.txt is in the way"),
+        (f"pretrain vanilla wiki.txt {PRETRAIN} --tb_expt_name ../wiki.txt/x", "wiki.txt is in the way"),
         ("pretrain vanilla wiki.txt --writing_params_path sub/../wiki.txt", "sub/../wiki.txt: would overwrite another"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path a.params", "a.params: would overwrite another file"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path ./p", "./p: would overwrite another file"),
@@ -300,11 +322,11 @@ def test_a_setting_of_another_step_is_named(capsys):
         ("pretrain", "required: variant, pretrain_corpus_path; see"),
         (f"pretrain vanilla wiki.txt --writing_params_path {'x' * 300}", "x: cannot be written (File name too long)"),
         ("pretrain vanilla wiki.txt --writing_params_path /dev/null", "/dev/null: is a device"),
-        (f"pretrain vanilla nowhere.txt {TRAIN}", "nowhere.txt: no such file"),
-        (f"pretrain vanilla . {TRAIN}", ".: is a folder"),
-        (f"pretrain vanilla latin1.txt {TRAIN}", "latin1.txt, line 2: not UTF-8"),
-        (f"pretrain vanilla empty.txt {TRAIN}", "empty.txt: the file is empty"),
-        (f"pretrain vanilla marked.txt {TRAIN}", "marked.txt, line 1: holds '⁇'"),
+        (f"pretrain vanilla nowhere.txt {PRETRAIN}", "nowhere.txt: no such file"),
+        (f"pretrain vanilla . {PRETRAIN}", ".: is a folder"),
+        (f"pretrain vanilla latin1.txt {PRETRAIN}", "latin1.txt, line 2: not UTF-8"),
+        (f"pretrain vanilla empty.txt {PRETRAIN}", "empty.txt: the file is empty"),
+        (f"pretrain vanilla marked.txt {PRETRAIN}", "marked.txt, line 1: holds '⁇'"),
         ("pretrain vanilla wiki.txt --writing_params_path no/a.params", "no/a.params: the folder no does not exist"),
         ("pretrain vanilla wiki.txt --writing_params_path sub", "sub: is a folder"),
         (f"finetune vanilla wiki.txt {TRAIN} --reading_params_path no.params", "no.params: no such file"),

@@ -95,6 +95,12 @@ def test_a_lock_removes_what_a_killed_run_had_half_written_and_nothing_of_anothe
     assert {path.name for path in tmp_path.iterdir()} == others
 
 
+def test_a_lock_that_cannot_be_opened_is_named(tmp_path):
+    (tmp_path / ".a.lock").mkdir()  # as little to be opened as one that another user's killed run has left
+    with pytest.raises(UserError, match=r"a: its lock .*\.a\.lock cannot be written"), locked(str(tmp_path / "a")):
+        pass
+
+
 @pytest.mark.skipif(os.name == "nt", reason="has no flock")
 def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
     def fails(file, operation):

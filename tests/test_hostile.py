@@ -202,6 +202,14 @@ def test_any_record_beside_the_parameters_is_read_or_refused(tmp_path, params, c
         assert is_one_line(error, f"{path}.json")
 
 
+def test_a_record_nested_too_deep_is_refused(tmp_path):
+    path = str(tmp_path / "a.params")
+    Path(path).write_text("")
+    Path(f"{path}.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"a\.params\.json: not the record of a params file"):
+        read_record(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

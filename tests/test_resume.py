@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import torch
 from conftest import WIKI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
 import run
@@ -55,8 +57,11 @@ class Enough(Exception):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("muon_lr", [0.0, 0.02])
 @pytest.mark.parametrize("step", [1, 2, 3, 8, 14])  # an epoch has 3
-def test_a_run_goes_on_bit_for_bit_from_any_step(tmp_path, precision, muon_lr, step):
-    undisturbed = small_trainer(precision, muon_lr=muon_lr)
+@pytest.mark.parametrize("threads", [1, 3], indirect=True)
+def test_a_run_goes_on_bit_for_bit_from_any_step(tmp_path, precision, muon_lr, step, threads):
+    settings = {"muon_lr": muon_lr, "micro_batch_rows": 1}
+    undisturbed = small_trainer(precision, **settings)
+    assert len(undisturbed.twins) == threads - 1
     undisturbed.train()
     path = str(tmp_path / "a.state")
     keeper = StateKeeper(path, 1e-9, {"seed": 0}, "")
@@ -65,11 +70,11 @@ def test_a_run_goes_on_bit_for_bit_from_any_step(tmp_path, precision, muon_lr, s
         if trainer.steps == step:
             raise Enough
 
-    first = small_trainer(precision, muon_lr=muon_lr)
+    first = small_trainer(precision, **settings)
     first.on_step_end += [keeper, stop]
     with pytest.raises(Enough):
         first.train()
-    second = small_trainer(precision, seed=7, muon_lr=muon_lr)  # another model, another random state
+    second = small_trainer(precision, seed=7, **settings)  # another model, another random state
     keeper.read(second)
     assert second.steps == step
     second.train()
@@ -110,7 +115,7 @@ def test_a_state_is_of_a_run_with_the_same_settings_and_files(world):
         except UserError as error:
             assert f"had {name} {settings[name]}, this one has another; remove it to begin anew" in str(error)
             compared.add(name)
-    free = {"micro_batch_rows", "versions", "commit", "command", "started"}
+    free = {"micro_batch_rows", "threads", "versions", "commit", "command", "started"}
     assert set(settings) - compared == free
 
 
@@ -124,7 +129,7 @@ def test_a_signal_ends_the_step_and_says_how_to_go_on(world, capsys, number, cod
     last = Path("messages").read_text().strip().splitlines()[-1]
     assert last.startswith("run.py: stopped after step ")
     assert last.endswith(
-        f"its state is kept in a.params.state. To go on: python {ROOT}/src/run.py {' '.join(words)} --resume"
+        f"its state is kept in a.params.state. To go on: {sys.executable} {ROOT}/src/run.py {' '.join(words)} --resume"
     )
     assert left(world) == {"a.params.state"}
 
@@ -257,6 +262,25 @@ def test_a_disk_too_full_for_tensorboard_does_not_end_a_run(world, monkeypatch, 
     assert capsys.readouterr().err.count("No space left on device: TensorBoard's curves end; training goes on") == 1
 
 
+def test_tensorboards_own_thread_is_silent_about_a_full_disk(world, monkeypatch, capsys):
+    write, written = RecordWriter.write, []
+
+    def fails(self, data):
+        written.append(data)
+        if len(written) > 3:  # more than a run begins with
+            raise OSError(28, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # not pytest's
+    monkeypatch.setattr(RecordWriter, "write", fails)  # in a thread of TensorBoard
+    run.main([*PRETRAIN.split(), "2"])
+    assert len(written) == 4 and "Traceback" not in capsys.readouterr().err
+    assert left(world) == {"a.params", "a.params.json"}
+    failed = ValueError("of another thread"), None, threading.current_thread()
+    threading.excepthook(threading.ExceptHookArgs([ValueError, *failed]))
+    assert "of another thread" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(world, monkeypatch, where):
     forward = GPT.forward
@@ -315,13 +339,15 @@ def test_out_of_memory_says_what_to_lower(world, monkeypatch):
     def fails(self, idx, targets=None):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 TiB.")
 
-    fp32 = ["--precision", "fp32", *PRETRAIN.split()]  # of which a thread computes eight rows at once
+    fp32 = ["--precision", "fp32", *PRETRAIN.split()]  # a thread computes eight rows at once, but there are seven
     with monkeypatch.context() as patched:
         patched.setattr(GPT, "forward", fails)
-        with pytest.raises(UserError, match=r"^out of memory; go on with --resume and a --micro_batch_rows below 8$"):
+        with pytest.raises(UserError, match=r"^out of memory; go on with --resume and a --micro_batch_rows below 7$"):
             run.main([*fp32, "1"])
         with pytest.raises(UserError, match=r"^out of memory; go on with --resume and a --micro_batch_rows below 4$"):
             run.main([*fp32, "1", "--resume", "--micro_batch_rows", "4"])
+        with pytest.raises(UserError, match=r"^out of memory; end what else uses it or, on a GPU, give --device cpu$"):
+            run.main([*fp32, "1", "--resume", "--micro_batch_rows", "1"])
     run.main([*fp32, "1", "--resume", "--micro_batch_rows", "2"])
     assert left(world) == {"a.params", "a.params.json"}
     monkeypatch.setattr(GPT, "to", fails)  # another program has the GPU's memory
