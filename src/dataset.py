@@ -292,10 +292,13 @@ def name_pattern(places: set[str]) -> re.Pattern[str]:
 
     Words are "Saint-Denis", "St. Joseph" and the "Leiden" of "Leiden-born".
     """
-    longest_first = sorted(places, key=len, reverse=True)
-    return re.compile(
-        rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)|(?:St\. )?\w+(?:(?!-born\b)['’-]\w*)*"
-    )
+    rests: dict[
+        str, list[str]
+    ] = {}  # of the places by their first two characters, so that a word is not tried with all
+    for place in sorted(places, key=len, reverse=True):
+        rests.setdefault(place[:2], []).append(re.escape(place[2:]))
+    place = "|".join(rf"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items())
+    return re.compile(rf"(?<!\w)({place})(?!\w)|(?:St\. )?\w+(?:(?!-born\b)['’-]\w*)*")
 
 
 def names_behind(title: int, document: str, pattern: re.Pattern[str], common: set[str]) -> list[tuple[int, int]]:

@@ -6,7 +6,10 @@ import pickle
 import re
 import time
 import zipfile
+from collections import Counter
+from itertools import product
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 import run
 from checkpoint import read_params, read_record, save_params
 from cli import UserError
-from dataset import CharCorruptionDataset, NameDataset, SalientSpanDataset, title_length
+from dataset import CharCorruptionDataset, NameDataset, SalientSpanDataset, name_pattern, title_length
 from files import parse_pairs, parse_questions, read_predictions, read_text
 from model import GPT, GPTConfig
 
@@ -261,6 +264,15 @@ def test_names_are_found_in_a_million_documents_in_seconds():
     start = time.perf_counter()
     read_for_names(WIKI * 170_000)
     assert time.perf_counter() - start < 60
+
+
+def test_thirty_thousand_places_are_found_in_seconds():
+    places = {"".join(parts) for parts in product(ascii_uppercase, ascii_lowercase, ascii_lowercase, ("a", "ia"))}
+    places = {place for place in places if "q" not in place} | {"London", "Y", "Y Fan"}
+    start = time.perf_counter()
+    found = Counter(word[1] for word in name_pattern(places).finditer((WIKI + "at Y Fan, in Y\n") * 10_000) if word[1])
+    assert time.perf_counter() - start < 20
+    assert len(places) > 30_000 and found == {"London": 10_000 * WIKI.count("London"), "Y Fan": 10_000, "Y": 10_000}
 
 
 def read_for_names(text: str) -> None:
