@@ -292,9 +292,7 @@ def name_pattern(places: set[str]) -> re.Pattern[str]:
 
     Words are "Saint-Denis", "St. Joseph" and the "Leiden" of "Leiden-born".
     """
-    rests: dict[
-        str, list[str]
-    ] = {}  # of the places by their first two characters, so that a word is not tried with all
+    rests: dict[str, list[str]] = {}  # by the first two characters: no word is tried with all places
     for place in sorted(places, key=len, reverse=True):
         rests.setdefault(place[:2], []).append(re.escape(place[2:]))
     place = "|".join(rf"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items())
