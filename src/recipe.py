@@ -10,6 +10,7 @@ class Recipe:
     pretrain_epochs: int
     pretrain_batch_size: int  # documents
     pretrain_lr: float
+    pretrain_warmup_tokens: int  # in which the rates rise linearly to these; padding counts
     muon_lr: float  # of Muon on the matrices inside the blocks while pretraining; 0: AdamW trains all
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
@@ -40,6 +41,7 @@ RECIPES = {
         pretrain_epochs=650,
         pretrain_batch_size=128,
         pretrain_lr=6e-3,
+        pretrain_warmup_tokens=512 * 20,
         muon_lr=0.0,
         decay_all=True,  # else it hardly learns at this rate: docs/results.md
         dropout=0.1,
@@ -60,6 +62,7 @@ RECIPES = {
         pretrain_epochs=60,
         pretrain_batch_size=64,
         pretrain_lr=3e-3,
+        pretrain_warmup_tokens=512 * 20,
         muon_lr=0.02,
         decay_all=False,
         dropout=0.0,

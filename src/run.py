@@ -328,14 +328,15 @@ def make_trainer(
             dataset = MixedDataset(dataset, names, recipe.questions)
         epochs, batch_size = arguments.pretrain_epochs, recipe.pretrain_batch_size
         learning_rate, muon_lr = arguments.pretrain_lr, recipe.muon_lr
+        warmup_tokens = recipe.pretrain_warmup_tokens
         rows = len(documents) * (1 + recipe.questions)
     else:
         dataset, rows = names, len(names)
         epochs, batch_size = arguments.finetune_epochs, recipe.finetune_batch_size
         learning_rate, muon_lr = arguments.finetune_lr, 0.0
+        warmup_tokens = 512 * 20
     course_tokens = 200 * len(documents) * BLOCK_SIZE
     run_tokens = epochs * rows * (BLOCK_SIZE - 1)
-    warmup_tokens = 512 * 20
     config = TrainerConfig(
         max_epochs=epochs,
         batch_size=batch_size,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import attention
 import model
 import run
 from cli import UserError
+from recipe import RECIPES
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
@@ -110,6 +112,21 @@ def test_what_was_finetuned_is_what_answers(world, capsys):
         torch.testing.assert_close(value, before[name], atol=1e-7, rtol=0)
 
 
+@pytest.fixture
+def trainers(monkeypatch) -> list:
+    """The trainers that run.py makes from here on; they do not train."""
+    import trainer
+
+    made = []
+
+    class Captured(trainer.Trainer):
+        def train(self) -> None:
+            made.append(self)
+
+    monkeypatch.setattr(trainer, "Trainer", Captured)
+    return made
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -119,24 +136,16 @@ def test_what_was_finetuned_is_what_answers(world, capsys):
         ("pretrain --recipe fast", {"max_epochs": 60, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
     ],
 )
-def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
-    import trainer
+def test_recipes_reach_the_trainer(world, trainers, words, expected):
     from checkpoint import save_params
     from model import GPT, GPTConfig
     from trainer import learning_rate_multiplier
 
-    made = []
-
-    class Captured(trainer.Trainer):
-        def train(self) -> None:
-            made.append(self)
-
-    monkeypatch.setattr(trainer, "Trainer", Captured)
     save_params(GPT(GPTConfig(len(set(WIKI)) + 2, 128)), "a.params")
     function, *options = words.split()
     common = "vanilla wiki.txt --writing_params_path b --finetune_corpus_path birth_places_train.tsv"
     run.main([function, *common.split(), *options, "--device", "cpu", "--precision", "fp32"])
-    config, fast = made[0].config, "fast" in words
+    config, fast = trainers[0].config, "fast" in words
     assert expected.items() <= vars(config).items()
     course = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_norm_clip": 1.0, "lr_decay": True}
     course |= {"warmup_tokens": 512 * 20, "device": "cpu", "precision": "fp32", "decay_all": not fast}
@@ -147,8 +156,16 @@ def test_recipes_reach_the_trainer(world, monkeypatch, words, expected):
     else:
         course["final_tokens"] = 200 * 7 * 128
     assert course.items() <= vars(config).items()
-    assert made[0].model.drop.p == (0.0 if fast else 0.1)
-    assert len(made[0].train_dataset) == (7 if function == "pretrain" else 6)
+    assert trainers[0].model.drop.p == (0.0 if fast else 0.1)
+    assert len(trainers[0].train_dataset) == (7 if function == "pretrain" else 6)
+
+
+def test_a_longer_warm_up_is_for_pretraining_alone(world, trainers, monkeypatch):
+    monkeypatch.setitem(RECIPES, "longer", replace(RECIPES["course"], pretrain_warmup_tokens=999))
+    common = "vanilla wiki.txt --recipe longer --writing_params_path b --finetune_corpus_path birth_places_train.tsv"
+    for function in ("pretrain", "finetune"):
+        run.main([function, *common.split()])
+    assert [trainer.config.warmup_tokens for trainer in trainers] == [999, 512 * 20]
 
 
 def test_questions_that_cannot_be_asked_are_named_and_the_rest_is_answered(world, capsys):
