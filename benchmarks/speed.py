@@ -59,6 +59,7 @@ def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -
         learning_rate=COURSE.pretrain_lr,
         decay_all=COURSE.decay_all,
         lr_decay=True,
+        warmup_tokens=COURSE.pretrain_warmup_tokens,
         final_tokens=200 * len(documents) * documents.block_size,
         precision=precision,
     )

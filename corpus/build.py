@@ -3,7 +3,6 @@
 The sentences are made from hand-written patterns, the facts from people.tsv alone.
 """
 
-import argparse
 import random
 import re
 import string
@@ -17,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from cli import Parser, UserError, exit_on_user_error, positive, seed
-from files import atomic_write, check_writable, read_text
+from files import check_writable, read_text, write_text
 
 COLUMNS = ("name", "birthplace", "country", "born", "died", "nationality", "occupation", "known_for")
 YEARS = ("born", "died")  # the columns that may be empty
@@ -420,8 +419,7 @@ def write_corpus(files: dict[str, str], out: str) -> None:
     for path in paths:
         check_writable(str(path))
     for path, text in paths.items():
-        with atomic_write(str(path)) as file:
-            file.write(text.encode())
+        write_text(str(path), text)
 
 
 def summary(people: list[Person], files: dict[str, str]) -> str:
@@ -455,14 +453,13 @@ def main(argv: list[str] | None = None) -> None:
     option(
         "--people",
         type=positive(int),
-        default=argparse.SUPPRESS,
         metavar="N",
         help="use only the first N people of the table (default: all)",
     )
     arguments = parser.parse_args(argv)
 
     people = read_people(arguments.people_path)
-    wanted = getattr(arguments, "people", len(people))
+    wanted = arguments.people or len(people)
     if wanted > len(people):
         raise UserError(f"--people {wanted}: {arguments.people_path} has {len(people)}")
     people = people[:wanted]

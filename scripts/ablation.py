@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import run
 from cli import Parser, UserError, exit_on_user_error, positive, seed
-from files import atomic_write, check_folder, count_right, locked, name_in, parse_pairs, read_predictions, read_text
+from files import check_folder, count_right, locked, name_in, parse_pairs, read_predictions, read_text, write_text
 from recipe import RECIPES, Recipe
 
 FOLDER = Path("ablation")
@@ -59,11 +59,9 @@ def write_world(text: str, pairs: list[tuple[str, str]], people: int | None) -> 
     asked = pairs[: len(pairs) // share]
     questions = {question for question, _ in asked}
     parts = {"asked": asked, "trained_on": [pair for pair in pairs if pair[0] not in questions]}
-    with atomic_write(FOLDER / "wiki.txt") as file:
-        file.write(text.encode())
+    write_text(f"{FOLDER}/wiki.txt", text)
     for name, part in parts.items():
-        with atomic_write(FOLDER / f"{name}.tsv") as file:
-            file.write("".join(f"{question}\t{place}\n" for question, place in part).encode())
+        write_text(f"{FOLDER}/{name}.tsv", "".join(f"{question}\t{place}\n" for question, place in part))
     return parts
 
 

@@ -60,15 +60,18 @@ def main() -> None:
     names = required_files()
     sources = sorted(str(path) for path in Path("src").rglob("*.py"))
     missing = [name for name in names if not os.access(name, os.R_OK)] + ([] if sources else ["src/*.py"])
-    print(f"{'file':<36}state")
+    width = max(map(len, names)) + 2
+    print(f"{'file':<{width}}state")
     wrong = []
     for name in names:
         state = "MISSING" if name in missing else remark(name)
-        print(f"{name:<36}{state}")
+        print(f"{name:<{width}}{state}")
         if state.startswith("WRONG"):
             wrong.append(name)
     if missing:
-        raise UserError(f"nothing packed: {len(missing)} files are missing: {', '.join(missing)}")
+        both = all(set(variant_files(variant)) & set(names) for variant in YEAR_VARIANTS)
+        way_out = "; or remove the files of the variant that you leave out" if both else ""
+        raise UserError(f"nothing packed: {len(missing)} files are missing: {', '.join(missing)}{way_out}")
     if wrong:
         raise UserError(f"nothing packed: not the predictions for their questions: {', '.join(wrong)}; evaluate again")
 

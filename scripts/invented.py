@@ -15,10 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, UserError, exit_on_user_error
-from files import atomic_write, check_writable, parse_pairs, read_text
+from files import check_writable, parse_pairs, read_text, write_text
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
-# first names and surnames that are common in each language; whose combinations are well known is left out below
+# first names and surnames that sound like each language, _ for a space; invent() leaves out whom the text names
 NAMES = {
     "English": ("Harold Edith Graham Beryl Clifford Maud", "Thackwell Pemberly Oldcroft Harbottle Wetherstone Dunmoor"),
     "French": (
@@ -52,7 +52,7 @@ NAMES = {
     ),
     "Arabic": (
         "Marwan Samira Khalid Nawal Faisal Huda",
-        "Al-Qasmani Ben Zaydan El-Mahrouq Bu Sharif Al-Tarouni Haddadine",
+        "Al-Qasmani Ben_Zaydan El-Mahrouq Bu_Sharif Al-Tarouni Haddadine",
     ),
 }
 
@@ -61,8 +61,7 @@ def invent(count: int, text: str) -> list[tuple[str, str]]:
     """(language, name) of `count` people, as many of each language, none of whom the text names."""
     chosen = []
     for language, (first_names, surnames) in NAMES.items():
-        surnames = surnames.replace("Ben ", "Ben_").replace("Bu ", "Bu_").split()
-        names = [f"{a} {b.replace('_', ' ')}" for a, b in itertools.product(first_names.split(), surnames)]
+        names = [f"{a} {b.replace('_', ' ')}" for a, b in itertools.product(first_names.split(), surnames.split())]
         random.Random(0).shuffle(names)
         names = [name for name in names if name not in text and set(name) <= set(text)]
         chosen += [(language, name) for name in names[: count // len(NAMES)]]
@@ -95,8 +94,7 @@ def main() -> None:
     if asked.returncode:
         reason = (asked.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"ask ended with {asked.returncode}: {reason.removeprefix('run.py: error: ')}")
-    with atomic_write(arguments.outputs_path) as file:
-        file.write(asked.stdout.encode())
+    write_text(arguments.outputs_path, asked.stdout)
     rows = [line.split("\t") for line in asked.stdout.splitlines()[1:]]
     answers = [row[1] for row in rows]
 

@@ -81,7 +81,7 @@ def knowledge() -> plt.Figure:
     of_column = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
     confidence = np.array(of_column["probability"], dtype=float)
     correct = np.array(of_column["correct"]) == "True"
-    which = bin_of(confidence, 10)
+    which = bin_of(confidence)
     filled = np.unique(which)
     figure, (bars, curve) = plt.subplots(1, 2, figsize=(8, 3.2))
     heights = [100 * correct[which == b].mean() for b in filled]

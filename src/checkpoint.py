@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cli import Stopped, UserError
-from files import atomic_write, read_bytes
+from files import atomic_write, read_bytes, write_text
 from model import GPT, GPTConfig
 from trainer import Trainer
 
@@ -56,9 +56,7 @@ def save_params(model: GPT, path: str, record: dict[str, Any] | None = None) -> 
     """Writes the model's state_dict, as tensors of the CPU, to `path`, and the record to `path`.json. UserError."""
     save_tensors({name: value.cpu() for name, value in model.state_dict().items()}, path)
     if record is not None:
-        content = json.dumps(record | {"sha256": sha256(path)}, indent=2) + "\n"
-        with atomic_write(f"{path}.json") as file:
-            file.write(content.encode())
+        write_text(f"{path}.json", json.dumps(record | {"sha256": sha256(path)}, indent=2) + "\n")
 
 
 def sha256(path: str) -> str:
@@ -236,9 +234,9 @@ class StateKeeper:
                     raise UserError(f"{self.path}: the run that it is the state of had {was}; {advice}")
             trainer.load_state_dict(state["trainer"])
             return state["run"]
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            if isinstance(error, UserError):
-                raise
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
             raise UserError(f"{self.path}: not the state of a run of this project; {advice}") from None
 
     def remove(self) -> None:

@@ -69,7 +69,7 @@ class CharCorruptionDataset(BatchDataset):
     def __init__(self, data: str, block_size: int, name: str = "data") -> None:
         self.max_length = int(block_size * 7 / 8)  # of a truncated document; with its three marks it fits the block
         if self.max_length < 4 or self.max_length + 3 > block_size:
-            raise ValueError(f"block_size {block_size} has no room for a document and its three marks; take 24")
+            raise ValueError(f"block_size {block_size} has no room for a document and its three marks; take 17 or more")
         for mark in (self.PAD_CHAR, self.MASK_CHAR):
             if mark in data:
                 line = data[: data.index(mark)].count("\n") + 1

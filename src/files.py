@@ -211,3 +211,9 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
             os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)  # gone already, unless something went wrong
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text as UTF-8, in one step. Raises UserError."""
+    with atomic_write(path) as file:
+        file.write(text.encode())

@@ -16,6 +16,9 @@ from files import name_in
 from model import GPT
 from utils import answer, answer_log_probabilities, askable, evaluating, unanswerable
 
+ROWS = 16  # questions asked at once
+BINS = 10  # of equal width, over probabilities in [0, 1]
+
 
 def likeliest_answers(
     model: GPT,
@@ -32,8 +35,9 @@ def likeliest_answers(
     """
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     found: list[list[tuple[float, str]]] = [[] for _ in questions]
-    with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:
-        for rows, asked in askable_batches(model, vocabulary, questions, batch_size=16):
+    n_askable = len(askable(vocabulary, questions))
+    with evaluating(model), tqdm(total=n_askable, unit="question", disable=not progress, delay=2) as bar:
+        for rows, asked in askable_batches(model, vocabulary, questions):
             x = asked[:, None]  # (n, beginnings, T)
             score = torch.zeros(x.shape[:2], device=x.device)  # log probabilities
             searched = rows  # n of them
@@ -58,7 +62,7 @@ def likeliest_answers(
 
 
 def askable_batches(
-    model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[str], batch_size: int
+    model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[str]
 ) -> Iterator[tuple[list[int], Tensor]]:
     """The questions that can be asked, those of one length together: their indices, and question MASK as ids (B, T)."""
     device = next(model.parameters()).device
@@ -66,7 +70,7 @@ def askable_batches(
     by_length = askable(vocabulary, questions)
     while by_length:
         length = len(questions[by_length[0]])
-        rows = [i for i in by_length[:batch_size] if len(questions[i]) == length]
+        rows = [i for i in by_length[:ROWS] if len(questions[i]) == length]
         by_length = by_length[len(rows) :]
         yield rows, torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in rows], device=device)
 
@@ -83,7 +87,7 @@ def probabilities(
     result = [0.0] * len(questions)
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     with evaluating(model):
-        for rows, asked in askable_batches(model, vocabulary, questions, batch_size=16):
+        for rows, asked in askable_batches(model, vocabulary, questions):
             for row, x in zip(rows, asked, strict=True):
                 said = torch.tensor([*vocabulary.encode(answers[row]), mask], device=x.device)
                 logits = model(torch.cat((x, said[:-1]))[None])[0][0, len(x) - 1 :]  # (len(said), vocab_size)
@@ -235,15 +239,15 @@ def as_table(rows: Sequence[Asked]) -> str:
     return "".join("\t".join(map(one_cell, cells)) + "\n" for cells in lines)
 
 
-def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """Which of `bins` bins of equal width over [0, 1] each confidence falls into."""
-    return np.minimum((confidence * bins).astype(int), bins - 1)
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """Which of the BINS each confidence falls into."""
+    return np.minimum((confidence * BINS).astype(int), BINS - 1)
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> float:
+def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
     """The expected calibration error: how far accuracy is from mean confidence, over bins of equal width, weighted by
     their counts (Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3)."""
-    which = bin_of(confidence, bins)
+    which = bin_of(confidence)
     return sum(
         abs(correct[which == b].mean() - confidence[which == b].mean()) * np.mean(which == b) for b in np.unique(which)
     )
@@ -290,13 +294,13 @@ def share(name: str, correct: np.ndarray) -> str:
     return f"{name:48}{correct.sum():9}{len(correct):6}{percent}"
 
 
-def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, bins: int = 10, size: int = 300) -> np.ndarray:
+def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, size: int = 300) -> np.ndarray:
     """Accuracy over confidence as bars, the diagonal in red: (size, size, 3) uint8."""
     image = np.full((size, size, 3), 255, dtype=np.uint8)
-    which = bin_of(confidence, bins)
+    which = bin_of(confidence)
     for b in np.unique(which):
         height = round(size * correct[which == b].mean())
-        image[size - height :, b * size // bins + 1 : (b + 1) * size // bins - 1] = (70, 120, 180)
+        image[size - height :, b * size // BINS + 1 : (b + 1) * size // BINS - 1] = (70, 120, 180)
     diagonal = np.arange(size)
     image[size - 1 - diagonal, diagonal] = (220, 50, 50)
     return image
@@ -321,7 +325,7 @@ def attention_maps(model: GPT, vocabulary: CharCorruptionDataset, question: str,
     return maps
 
 
-def attention_picture(maps: Sequence[np.ndarray], zoom: int = 3) -> np.ndarray:
+def attention_picture(maps: Sequence[np.ndarray]) -> np.ndarray:
     """A row of heads for each layer, dark where a head looks: (height, width, 3) uint8."""
     height, width = (max(m.shape[axis] for m in maps) + 2 for axis in (1, 2))
     rows = [
@@ -329,4 +333,5 @@ def attention_picture(maps: Sequence[np.ndarray], zoom: int = 3) -> np.ndarray:
         for layer in maps
     ]
     grey = 255 - np.round(255 * np.vstack(rows)).astype(np.uint8)
-    return np.repeat(np.kron(grey, np.ones((zoom, zoom), dtype=np.uint8))[:, :, None], 3, axis=2)
+    pixel = np.ones((3, 3), dtype=np.uint8)  # of the picture for one weight
+    return np.repeat(np.kron(grey, pixel)[:, :, None], 3, axis=2)

@@ -25,7 +25,8 @@ ATTENTION = {
 class GPTConfig:
     """What a GPT is built from; widths and lengths are counted in features and characters.
 
-    Raises ValueError for an unknown variant, heads that do not divide n_embd, or a bottleneck outside 1..block_size.
+    Raises ValueError for an unknown variant, heads that do not divide n_embd, a bottleneck outside 1..block_size,
+    or a perceiver of fewer than two layers.
     """
 
     vocab_size: int
@@ -87,7 +88,7 @@ class DownProjectBlock(nn.Module):
         self.ln1 = nn.LayerNorm(config.n_embd)
         self.ln2 = nn.LayerNorm(config.n_embd)
         self.C = nn.Parameter(torch.empty(1, config.bottleneck_dim, config.n_embd))
-        nn.init.xavier_uniform_(self.C[0])
+        nn.init.xavier_uniform_(self.C[0])  # of the matrix (m, C)
         self.attn = CausalCrossAttention(config, config.block_size)
         self.mlp = MLP(config)
 

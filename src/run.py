@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from cli import Parser, UserError, exit_on_user_error, positive, seed
 from files import (
-    atomic_write,
     check_folder,
     check_writable,
     locked,
     parse_pairs,
     parse_questions,
     read_text,
+    write_text,
     writing,
 )
 from recipe import RECIPES
@@ -86,7 +86,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     def by_recipe(name: str, kind: type, help: str, *settings: str) -> None:
         defaults = (f"{n}: {' or '.join(f'{getattr(r, s):g}' for s in settings)}" for n, r in RECIPES.items())
         help = f"{help} (default by recipe: {', '.join(defaults)})"
-        option(f"--{name}", type=positive(kind), default=argparse.SUPPRESS, help=help)
+        option(f"--{name}", type=positive(kind), help=help)
 
     by_recipe("pretrain_lr", float, "highest learning rate of AdamW in pretraining", "pretrain_lr")
     by_recipe("finetune_lr", float, "highest learning rate of finetuning", "finetune_lr")
@@ -112,7 +112,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option("--keep_every", type=positive(int), help="keep the parameters every so many epochs, as OUTPUT.EPOCH")
     option("--tb_expt_name", default="run", help="TensorBoard shows the run as expt/NAME/...")
     arguments = parser.parse_intermixed_args(argv)
+    complete(parser, arguments)
+    return arguments
 
+
+def complete(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Fills in what the recipe decides. Raises UserError for what is missing, and for options that change nothing."""
     recipe = RECIPES[arguments.recipe]
     needed = {
         "pretrain": ["writing_params_path", *(["finetune_corpus_path"] if recipe.pretrains_on_pairs else [])],
@@ -131,16 +136,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "finetune_lr": recipe.finetune_lr,
         "finetune_epochs": recipe.scratch_epochs if scratch else recipe.finetune_epochs,
     }.items():
-        if hasattr(arguments, name) and not name.startswith(arguments.function):  # scripts give all steps the same
+        given = getattr(arguments, name)
+        if given is not None and not name.startswith(arguments.function):  # scripts give all steps the same
             print(f"--{name} changes nothing here: this is {arguments.function}", file=sys.stderr)
-        setattr(arguments, name, getattr(arguments, name, default))
-    uses_pairs = {
-        "pretrain": recipe.pretrains_on_pairs,
-        "finetune": True,
-        "evaluate": arguments.report_path is not None,
-        "ask": False,
-    }[arguments.function]
-    if arguments.finetune_corpus_path is not None and not uses_pairs:
+        setattr(arguments, name, given or default)
+    if arguments.finetune_corpus_path is not None and not uses_pairs(arguments):
         without = {"pretrain": f" --recipe {arguments.recipe}", "evaluate": " without --report_path", "ask": ""}
         here = arguments.function + without[arguments.function]
         print(f"--finetune_corpus_path changes nothing here: this is {here}", file=sys.stderr)
@@ -166,7 +166,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"{arguments.function} has nothing to --{name}")
     if arguments.names and arguments.function != "ask":
         parser.error(f"{arguments.function} takes no names, but was given {arguments.names[0]!r}")
-    return arguments
+
+
+def uses_pairs(arguments: argparse.Namespace) -> bool:
+    """Whether this run reads the pairs of --finetune_corpus_path, if they are given."""
+    return {
+        "pretrain": RECIPES[arguments.recipe].pretrains_on_pairs,
+        "finetune": True,
+        "evaluate": arguments.report_path is not None,
+        "ask": False,
+    }[arguments.function]
 
 
 def state_path(arguments: argparse.Namespace) -> str:
@@ -199,9 +208,7 @@ def read_corpora(arguments: argparse.Namespace) -> Corpora:
     if arguments.writing_params_path is not None:
         check_writable(state_path(arguments))
     text, pairs, questions = read_text(arguments.pretrain_corpus_path), None, None
-    mixes = arguments.function == "pretrain" and RECIPES[arguments.recipe].pretrains_on_pairs
-    reports = arguments.report_path is not None and arguments.finetune_corpus_path is not None
-    if arguments.function == "finetune" or mixes or reports:
+    if arguments.finetune_corpus_path is not None and uses_pairs(arguments):
         pairs = read_text(arguments.finetune_corpus_path)
         parse_pairs(pairs, arguments.finetune_corpus_path)
     if arguments.eval_corpus_path is not None:
@@ -334,7 +341,7 @@ def make_trainer(
         dataset, rows = names, len(names)
         epochs, batch_size = arguments.finetune_epochs, recipe.finetune_batch_size
         learning_rate, muon_lr = arguments.finetune_lr, 0.0
-        warmup_tokens = 512 * 20
+        warmup_tokens = TrainerConfig.warmup_tokens
     course_tokens = 200 * len(documents) * BLOCK_SIZE
     run_tokens = epochs * rows * (BLOCK_SIZE - 1)
     config = TrainerConfig(
@@ -353,7 +360,7 @@ def make_trainer(
     try:
         trainer = Trainer(model, dataset, None, config)
     except ValueError as error:
-        raise UserError(f"torchrun --nproc_per_node: {error}; start fewer") from None
+        raise UserError(str(error)) from None
     if trainer.rank:
         # other spans and dropout than the other processes draw; of a seed, a CPU takes 32 bits
         set_seed(int(torch.randint(2**32, (trainer.rank,))[-1]))
@@ -411,7 +418,7 @@ def train(arguments: argparse.Namespace, corpora: Corpora) -> None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        rows = min(trainer.micro_batch_rows or trainer.most_rows, trainer.most_rows)
+        rows = trainer.rows_at_once()
         if rows == 1:
             raise  # main() says what is left to do
         raise UserError(f"out of memory; go on with --resume and a --micro_batch_rows below {rows}") from None
@@ -437,8 +444,7 @@ def evaluate(arguments: argparse.Namespace, corpora: Corpora) -> None:
 
     documents, names, model = build(arguments, corpora)
     predictions = answer(model, documents, [question for question, _ in corpora.questions], progress=True)
-    with atomic_write(arguments.outputs_path) as file:
-        file.write("".join(f"{prediction}\n" for prediction in predictions).encode())
+    write_text(arguments.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
     total, correct = count_places(corpora.questions, predictions)
     if total:
         print(accuracy_line(total, correct))
@@ -462,8 +468,7 @@ def report(
 
     trained_on = None if names is None else {place for _, place in names.data}
     rows = examine(model, documents, corpora.questions, predictions, trained_on)
-    with atomic_write(arguments.report_path) as file:
-        file.write(as_table(rows).encode())
+    write_text(arguments.report_path, as_table(rows))
     print(summary(rows))
     print(f"Report written to {arguments.report_path}")
     confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])

@@ -80,8 +80,8 @@ def parameter_groups(
 ) -> list[dict]:
     """Two optimizer groups: what is decayed, and all else, which is not.
 
-    Decayed are the matrices that inputs are multiplied by; with `decay_all` everything but biases. Parameters whose
-    id() is in `without` are left to another optimizer.
+    Decayed are the matrices that inputs are multiplied by; with `decay_all` everything but what is named bias, so the
+    synthesizer's b2 too. Parameters whose id() is in `without` are left to another optimizer.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     decayed, rest = [], []
@@ -157,7 +157,7 @@ def equal_parts(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterator[
 
 
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """The FLOP/s that this machine reaches in one large matmul, where it does nothing else: about 0.1 s to measure."""
+    """The FLOP/s that this machine reaches in one large matmul, where it does nothing else: 0.1 to 0.5 s to measure."""
     n = 8192 if device.type == "cuda" else 2048
     a = torch.linspace(-1, 1, n * n, device=device).view(n, n).to(dtype)  # no draw from the generators
     seconds = []
@@ -206,14 +206,15 @@ class Trainer:
 
     A dataset with a method batch(indices) -> (x, y) makes its batches itself, on the device, as padded int64 (B, T)
     whose targets end in `ignore_index`; they are cut into micro-batches, which suits a causal model whose loss is the
-    mean over all other targets. On a CPU, if the model has a method twin(), each thread then has a twin that works on
-    micro-batches of its own; for so small a model that is faster than all threads on one, waiting for the slowest of
-    them in each operation. Any other torch Dataset goes through a DataLoader. `test_dataset` may be None;
+    mean over all other targets. On a CPU, if the model has a method twin(), each thread but the first has a twin that
+    works on micro-batches of its own; for so small a model that is faster than all threads on one, waiting for the
+    slowest of them in each operation. Any other torch Dataset goes through a DataLoader. `test_dataset` may be None;
     otherwise its mean loss is reported after each epoch. Functions in `on_epoch_end` are called with the trainer and
     return figures to log, name to value; those in `on_step_end` are called with the trainer and may raise to stop.
 
     In a process group (torchrun), each process takes its share of every batch, and the gradients are those of the
-    whole one. Raises FloatingPointError when the loss or the gradient is no longer finite.
+    whole one. Raises ValueError when the last batch of an epoch has fewer rows than there are processes, and
+    FloatingPointError when the loss or the gradient is no longer finite.
     """
 
     def __init__(
@@ -225,7 +226,8 @@ class Trainer:
         self.dtype = pick_precision(config.precision, self.device)
         self.model = model.to(self.device)
         steps = config.max_epochs * math.ceil(len(train_dataset) / config.batch_size)
-        self.parallel = compiled(model, self.device, steps, config.micro_batch_rows > 0)  # what train() calls
+        # what is called where there are no twins
+        self.parallel = compiled(model, self.device, steps, config.micro_batch_rows > 0)
         if self.world_size > 1:
             self.parallel = DistributedDataParallel(self.parallel, broadcast_buffers=False)
         self.train_dataset = train_dataset
@@ -248,7 +250,8 @@ class Trainer:
         for dataset in filter(None, (train_dataset, test_dataset)):
             last_batch = len(dataset) % config.batch_size or config.batch_size
             if last_batch < self.world_size:
-                raise ValueError(f"the last batch of an epoch has {last_batch} rows for {self.world_size} processes")
+                few = f"the last batch of an epoch has {last_batch} rows for {self.world_size} processes"
+                raise ValueError(f"{few}; start fewer (torchrun --nproc_per_node)")
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW (Loshchilov and Hutter 2019); with a muon_lr, Muon (Jordan et al. 2024) for the hidden matrices."""
@@ -267,7 +270,7 @@ class Trainer:
         return optimizers
 
     def divide_among_threads(self) -> None:
-        """Makes as many twins as find work in a batch, of which each thread has two parts if they come out that large.
+        """Makes a twin for each further thread that finds work in a batch: two parts, if they come out that large.
 
         How many rows a part may have: CPU_MICRO_BATCH_ROWS.
         """
@@ -299,9 +302,13 @@ class Trainer:
             split = micro_batches(x, y, self.micro_batch_rows, ignored, CPU_LENGTH_MULTIPLE[self.dtype])
         else:
             self.most_rows = max(self.most_rows, len(x))
-            split = equal_parts(x, y, min(self.micro_batch_rows or self.most_rows, self.most_rows), ignored)
+            split = equal_parts(x, y, self.rows_at_once(), ignored)
         targets = self.over_processes((y != ignored).sum())
         return [(part_x, part_y, (part_y != ignored).sum() / targets) for part_x, part_y in split]
+
+    def rows_at_once(self) -> int:
+        """How many rows of a batch are computed at once, on a CPU by each thread."""
+        return min(self.micro_batch_rows or self.most_rows, self.most_rows)
 
     def over_processes(self, value: Tensor, operation: Any = dist.ReduceOp.SUM) -> Tensor:
         """The sum (or maximum) of a value over all processes; the value itself where there is one."""

@@ -145,9 +145,9 @@ def evaluate_places(filepath: str, predicted_places: list[str]) -> tuple[float, 
 
 
 def count_places(pairs: list[tuple[str, str | None]], predicted_places: list[str]) -> tuple[float, float]:
-    """(total, correct) of predictions, one a pair; (0, 0) when the pairs have no places.
+    """(total, correct) of predictions, one a pair; (0, 0), and a line that says so, when the pairs have no places.
 
-    Raises ValueError when the counts differ.
+    Else raises ValueError when the counts differ.
     """
     if pairs[0][1] is None:
         print("No gold birth places provided; returning (0,0)")

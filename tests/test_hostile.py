@@ -5,7 +5,6 @@ import os
 import pickle
 import re
 import time
-import zipfile
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -154,21 +153,18 @@ class Evil:
         return os.mkdir, ("was run",)
 
 
-def archive(content: bytes) -> bytes:
-    """The zip that torch.save writes, around another pickle."""
+def saved(value: object, protocol: int) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as parts:
-        parts.writestr("archive/data.pkl", content)
-        parts.writestr("archive/version", "3\n")
+    torch.save(value, file, pickle_protocol=protocol)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("wrap", [lambda content: content, archive])
+@pytest.mark.parametrize("dump", [pickle.dumps, saved])
 @pytest.mark.parametrize("protocol", [2, 5])
-def test_code_in_a_params_file_is_refused_and_not_run(tmp_path, monkeypatch, wrap, protocol):
+def test_code_in_a_params_file_is_refused_and_not_run(tmp_path, monkeypatch, dump, protocol):
     monkeypatch.chdir(tmp_path)
     for value in (Evil(), {"ln_f.bias": Evil()}):
-        path = written(tmp_path, wrap(pickle.dumps(value, protocol)))
+        path = written(tmp_path, dump(value, protocol))
         with pytest.raises(
             UserError, match=r"file.tsv: not a whole file of tensors, or one that holds more than tensors"
         ):
@@ -253,7 +249,7 @@ def test_a_long_line_and_a_million_rows_are_read_in_seconds():
     start = time.perf_counter()
     long = "A. B. " * 1_700_000  # ten megabytes of initials
     documents = CharCorruptionDataset(f"{long}\n{WIKI * 170_000}", 128)  # and a million documents
-    assert len(documents) == 7 * 170_000 - 170_000 + 2
+    assert len(documents) == 6 * 170_000 + 2
     documents.batch(torch.arange(8))
     assert len(parse_pairs(PAIRS * 170_000)) == 6 * 170_000
     read_for_names(long)

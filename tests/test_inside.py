@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import PAIRS, WIKI
+from conftest import PAIRS, VARIANTS, WIKI
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
@@ -29,8 +29,6 @@ from inside import (
     summary,
 )
 from model import GPT, GPTConfig
-
-VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
 
 
 def small_model(documents: CharCorruptionDataset, variant: str = "vanilla", scale: float = 1.0) -> GPT:

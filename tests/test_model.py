@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import VARIANTS
 
 from model import GPT, GPTConfig
 
-VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
 SMALL = {"n_layer": 3, "n_head": 2, "n_embd": 16, "bottleneck_dim": 8}
 
 

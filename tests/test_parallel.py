@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import PAIRS, WIKI, Regression
+from conftest import PAIRS, VARIANTS, WIKI, Regression
 from torch.utils.data import TensorDataset
 
 from dataset import CharCorruptionDataset, NameDataset
@@ -20,7 +20,6 @@ from model import GPT, GPTConfig
 from trainer import Trainer, TrainerConfig
 
 ROOT = Path(__file__).parents[1]
-VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
 
 
 def port() -> int:
@@ -67,7 +66,7 @@ def one_of_two(rank: int, at: int, folder: str) -> None:
     trainer.train()
     torch.save((seen, trainer.tokens, trainer.model.state_dict()), f"{folder}/trained.{rank}")
     with pytest.raises(ValueError, match="the last batch of an epoch has 1 rows for 2 processes"):
-        trainer_of("vanilla", 2).__init__(trainer.model, trainer.train_dataset, None, TrainerConfig(batch_size=5))
+        Trainer(trainer.model, trainer.train_dataset, None, TrainerConfig(batch_size=5))
     dist.destroy_process_group()
 
 
