@@ -177,7 +177,7 @@ def curve(documents: CharCorruptionDataset, steps: int) -> None:
     plain = plain_trainer_of(documents)
     ours = [trainer_of("vanilla", documents, precision) for precision in precisions for _ in range(CURVES)]
     losses: list[list[float]] = []  # of each step: the plain loop's, then of each of ours
-    print(f"means over 20 steps; of ours the mean of {CURVES} runs and their standard deviation")
+    print(f"means over the steps since the row before; of ours the mean of {CURVES} runs and their standard deviation")
     print(f"{'steps':>8}{'plain, fp32':>15}" + "".join(f"{'ours, ' + precision:>15}" for precision in precisions))
     with tqdm(total=steps, unit="step", leave=False) as bar:
         while len(losses) < steps:
@@ -188,8 +188,8 @@ def curve(documents: CharCorruptionDataset, steps: int) -> None:
                     group["lr"] = ours[0].optimizers[0].param_groups[0]["lr"]
                 losses.append([float(plain.step(x.cpu(), y.cpu())[0]), *all_of_ours])
                 bar.update()
-                if len(losses) % 20 == 0:
-                    bar.write(f"{len(losses):8}" + means_over(losses[-20:]))
+                if len(losses) % 20 == 0 or len(losses) == steps:
+                    bar.write(f"{len(losses):8}" + means_over(losses[(len(losses) - 1) // 20 * 20 :]))
 
 
 def means_over(losses: list[list[float]]) -> str:

@@ -9,6 +9,7 @@ but in no pair. So settings are chosen without the people that count in the end.
 """
 
 import argparse
+import json
 import math
 import random
 import sys
@@ -131,6 +132,8 @@ def measure(arguments: argparse.Namespace) -> None:
         "pretrained": percent(pretrained, "asked"),
         "finetuned": percent(finetuned, "asked"),
         "trained_on": percent(finetuned, "trained_on"),
+        "folder": arguments.folder,
+        "commit": json.loads(read_text(f"{pretrained}.json"))["commit"],
     }
     results = FOLDER / "results.tsv"
     with results.open("a", encoding="utf-8") as file:
