@@ -9,7 +9,6 @@ but in no pair. So settings are chosen without the people that count in the end.
 """
 
 import argparse
-import json
 import math
 import random
 import sys
@@ -101,6 +100,8 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Trains with the settings in the recipe "changed", and adds the row."""
+    from checkpoint import read_record
+
     pairs_path = f"{arguments.folder}/birth_places_train.tsv"
     pairs = parse_pairs(read_text(pairs_path), pairs_path)
     parts = write_world(read_text(f"{arguments.folder}/wiki.txt"), pairs, arguments.people)
@@ -133,7 +134,7 @@ def measure(arguments: argparse.Namespace) -> None:
         "finetuned": percent(finetuned, "asked"),
         "trained_on": percent(finetuned, "trained_on"),
         "folder": arguments.folder,
-        "commit": json.loads(read_text(f"{pretrained}.json"))["commit"],
+        "commit": read_record(pretrained)["commit"],
     }
     results = FOLDER / "results.tsv"
     with results.open("a", encoding="utf-8") as file:

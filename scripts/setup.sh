@@ -9,3 +9,7 @@ if [ "$WANTED" != "$(cat ".venv/$1" 2>/dev/null)" ]; then # what was installed l
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
     echo "$WANTED" > ".venv/$1"
 fi
+
+commit() { # what a row of results names beside its figures
+    git describe --always --dirty 2>/dev/null || echo unknown
+}

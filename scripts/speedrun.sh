@@ -44,7 +44,7 @@ $RUN finetune "${COMMON[@]}" "${PAIRS[@]}" --reading_params_path "$NAME.pretrain
 ACCURACY=$($RUN evaluate "${COMMON[@]}" "${ASKED[@]}" --reading_params_path "$NAME.finetune.params" \
     --outputs_path "$NAME.predictions" | grep Correct)
 {
-    echo "$(date -u '+%Y-%m-%d %H:%M') $VARIANT, seed $SEED, $FOLDER, commit $(git describe --always --dirty 2>/dev/null || echo unknown)"
+    echo "$(date -u '+%Y-%m-%d %H:%M') $VARIANT, seed $SEED, $FOLDER, commit $(commit)"
     cat "$NAME.reached"
     echo "$ACCURACY after $SECONDS s"
 } | tee -a speedrun/log

@@ -26,8 +26,8 @@ row() { # people, lines a person, epochs, variant
     local accuracy
     accuracy=$(.venv/bin/python src/run.py evaluate $common --reading_params_path $name.finetune.params \
         --eval_corpus_path "$data/birth_dev.tsv" --outputs_path $name.predictions | grep Correct)
-    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" $SECONDS "${accuracy#Correct: }" \
-        "$(git describe --always --dirty 2>/dev/null || echo unknown)" | tee -a sweep/results.tsv
+    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" $SECONDS "${accuracy#Correct: }" "$(commit)" |
+        tee -a sweep/results.tsv
 }
 
 if [ $# = 4 ]; then
