@@ -1,0 +1,323 @@
+"""Renders the tables of README.md and docs/results.md from the records in results/.
+
+python scripts/leaderboard.py            rewrite the tables
+python scripts/leaderboard.py --check    only check that they are up to date; exit code 2 if they are not
+
+A table stands between the lines <!-- table: NAME --> and <!-- /table -->. TABLES has an entry for each NAME.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from records import Record, read_records
+
+from cli import Parser, UserError, exit_on_user_error
+from files import read_text, write_text
+from recipe import RECIPES
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/results.md")
+
+Column = Callable[[list[Record]], str]  # from the records of a row to the text of its cell
+
+
+@dataclass(frozen=True)
+class Table:
+    """Which records, which of them share a row, and what the row shows."""
+
+    file: str  # results/FILE.jsonl
+    where: Callable[[Record], bool]
+    row: Callable[[Record], Hashable]  # records with the same value share a row
+    columns: dict[str, Column]
+    order: Callable[[list[Record]], Any] = lambda records: 0  # otherwise rows are in the file's order
+
+    def render(self, records: list[Record]) -> str:
+        """The table in Markdown."""
+        rows: dict[Hashable, list[Record]] = {}
+        for record in filter(self.where, records):
+            rows.setdefault(self.row(record), []).append(record)
+        cells = [list(self.columns), ["---"] * len(self.columns)]
+        cells += [[column(row) for column in self.columns.values()] for row in sorted(rows.values(), key=self.order)]
+        return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+# columns
+
+
+def value(*names: str, digits: int | None = None) -> Column:
+    """A value of the row's first record, found by its key and the keys inside it; with so many decimal digits."""
+
+    def cell(records: list[Record]) -> str:
+        found: Any = records[0] if records else None
+        for name in names:
+            found = None if found is None else found.get(name)
+        if found is None or isinstance(found, str):
+            return found or ""
+        return f"{found:,}" if digits is None else f"{found:,.{digits}f}"
+
+    return cell
+
+
+def only(column: Column, **values: Any) -> Column:
+    """The column for those of the row's records that have these values."""
+    return lambda records: column([r for r in records if all(r[name] == wanted for name, wanted in values.items())])
+
+
+def percent(records: list[Record]) -> str:
+    """How many answers were correct, in the mean over the row's runs."""
+    shares = [100 * r["correct"] / r["asked"] for r in records if r["asked"]]
+    if not shares:
+        return ""
+    seeds = f" ({len(shares)} seeds)" if len(shares) > 1 else ""
+    return f"{sum(shares) / len(shares) + 1e-9:.1f} %{seeds}"  # 24.25 becomes 24.3, not 24.2
+
+
+def seconds_of(record: Record) -> int | None:
+    """How long the whole run took, or its pretraining if only that was timed."""
+    return record["seconds"].get("total") or record["seconds"].get("pretrain")
+
+
+def seconds(records: list[Record]) -> str:
+    """The time of the row's first run."""
+    return f"{seconds_of(records[0]) or 0:,}" if records else ""
+
+
+def time_range(records: list[Record]) -> str:
+    """The shortest and the longest time of the row's runs."""
+    times = sorted(took for r in records if (took := seconds_of(r)))
+    if not times:
+        return ""
+    unit, length, digits = ("h", 3600, 1) if times[0] > 3600 else ("min", 60, 0)
+    return " to ".join(dict.fromkeys(f"{took / length:.{digits}f}" for took in (times[0], times[-1]))) + f" {unit}"
+
+
+def at(epoch: int, curve: str = "curve") -> Column:
+    """The value of the row's curve at an epoch."""
+    number = "{:g}" if curve == "curve" else "{:.2f}"
+    return lambda records: "".join(number.format(v) for r in records[:1] for e, v in r[curve] or [] if e == epoch)
+
+
+def settings(records: list[Record]) -> str:
+    """The settings that differ from the recipe. How often the text is read is not among them."""
+    changes = {name: setting for name, setting in records[0]["changed"].items() if name != "pretrain_epochs"}
+    names = ("finetune_lr", "finetune_epochs", "finetune_batch_size")
+    words = []
+    if all(changes.get(name) == getattr(RECIPES["course"], name) for name in names):
+        words = ["the course's finetuning"]
+        changes = {name: setting for name, setting in changes.items() if name not in names}
+    words += [
+        f"`{name}={setting:g}`" if isinstance(setting, float) else f"`{name}={setting}`"
+        for name, setting in changes.items()
+    ]
+    return ", ".join(words) or "nothing"
+
+
+def recipe(records: list[Record]) -> str:
+    """The recipe's name, or what was done in place of pretraining."""
+    if records[0]["recipe"] is None:
+        return "London for everyone"
+    return "no pretraining" if records[0]["changed"].get("pretrain_epochs") == 0 else records[0]["recipe"]
+
+
+def hardware(records: list[Record]) -> str:
+    """The kind of machine, without its processor."""
+    return (records[0]["machine"] or "").partition(" (")[0]
+
+
+# tables
+
+NAMES = {"no pretraining": "without pretraining", "fast": "with pretraining"}  # of the quickstart's rows
+FASTER, SLOWER = "2 CPU cores (AMD EPYC, Zen 5)", "2 CPU cores (AMD EPYC, Zen 4)"
+
+
+def stands(record: Record) -> bool:
+    """Whether this is a finished run of a recipe as it is, of finetuning alone, or of London for everyone."""
+    unchanged = record["changed"] in ({}, {"pretrain_epochs": 0})
+    return record["status"] == "ok" and unchanged and record["asked"] is not None
+
+
+def one_change(record: Record) -> bool:
+    """Whether this is a row of the ablation: of the small world, or of all the text read 30 times."""
+    if record["corpus"] == "course-600":  # at f0d6851, only what 67dd505 does not have
+        return record["commit"] == "67dd505" or (record["commit"] == "f0d6851" and record["changed"] != {})
+    return record["changed"].get("pretrain_epochs") == 30 and "pretrain_warmup_tokens" not in record["changed"]
+
+
+def after_readings(*readings: int) -> Column:
+    return lambda records: percent([r for r in records if r["measured"]["readings"] in readings])
+
+
+def step_columns(machine: str, name: str) -> dict[str, Column]:
+    columns = {
+        "seconds": value("measured", "seconds", digits=3),
+        "times its floor": value("measured", "times_floor", digits=2),
+        "times as fast as plain": value("measured", "times_as_fast_as_plain", digits=1),
+    }
+    return {f"{name}: {title}": only(column, machine=machine) for title, column in columns.items()}
+
+
+def length_columns(variant: str) -> dict[str, Column]:
+    return {
+        f"{variant}, s": only(value("measured", "seconds", digits=3), variant=variant),
+        f"{variant}, MB": only(value("measured", "mb"), variant=variant),
+    }
+
+
+TABLES = {
+    "leaderboard": Table(
+        "runs",
+        where=lambda r: stands(r) and r["corpus"] in ("course", "embedded"),
+        row=lambda r: (recipe([r]), r["variant"], hardware([r])),
+        columns={
+            "recipe": recipe,
+            "attention": value("variant"),
+            "machine": hardware,
+            "training time": time_range,
+            "400 people of the course's": only(percent, corpus="course"),
+            "500 people of ours": only(percent, corpus="embedded"),
+        },
+        order=lambda records: -records[0]["correct"] / records[0]["asked"],
+    ),
+    # the seed decides who is asked, so London for everyone has one row for each, too
+    "quickstart": Table(
+        "runs",
+        where=lambda r: r["corpus"] == "embedded-600x4" and r["seed"] == 0 and r["commit"] in (None, "94406da"),
+        row=lambda r: r["recipe"],
+        columns={
+            "": lambda records: NAMES.get(recipe(records), "London for everyone"),
+            "correct": value("correct"),
+            "total": value("asked"),
+            "percent": percent,
+            "seconds": seconds,
+        },
+    ),
+    "quickstart-seeds": Table(
+        "runs",
+        where=lambda r: r["corpus"] == "embedded-600x4" and r["commit"] in (None, "94406da"),
+        row=lambda r: r["seed"],
+        columns={
+            "seed": value("seed"),
+            "London for everyone": only(percent, recipe=None),
+            "without pretraining": only(percent, recipe="course"),
+            "with pretraining": only(percent, recipe="fast"),
+            "seconds without": only(seconds, recipe="course"),
+            "seconds with": only(seconds, recipe="fast"),
+        },
+    ),
+    "fast": Table(
+        "runs",
+        where=lambda r: stands(r) and r["experiment"] == "speedrun" and r["curve"] is not None,
+        row=lambda r: (r["variant"], r["seed"], r["commit"]),
+        columns={"attention": value("variant"), "seed": value("seed")}
+        | {f"{epoch}": at(epoch) for epoch in range(12, 61, 6)}
+        | {"after finetuning": percent, "seconds": seconds, "commit": value("commit")},
+        order=lambda records: (records[0]["variant"], records[0]["seed"]),
+    ),
+    "course": Table(
+        "runs",
+        where=lambda r: (
+            r["status"] == "ok"
+            and r["corpus"] == "course"
+            and r["recipe"] == "course"
+            and r["asked"] is not None
+            and r["settings"]["pretrain_epochs"] == 650
+        ),
+        row=lambda r: (r["variant"], r["seed"], r["commit"]),
+        columns={"attention": value("variant"), "changed": settings, "seed": value("seed")}
+        | {f"{epoch}": at(epoch) for epoch in range(130, 650, 130)}
+        | {"650": percent, "loss": at(650, "loss_curve")},
+        order=lambda records: -records[0]["correct"],
+    ),
+    "loss": Table(
+        "runs",
+        where=lambda r: at(245, "loss_curve")([r]) != "",
+        row=lambda r: r["commit"],
+        columns={"changed": settings}
+        | {f"{epoch}": at(epoch, "loss_curve") for epoch in (10, 20, 40, 60, 80, 100, 160, 200, 300, 400, 500, 650)},
+    ),
+    "ablation": Table(
+        "ablations",
+        where=lambda r: r["status"] == "ok" and one_change(r),
+        row=lambda r: settings([r]),
+        columns={
+            "changed": settings,
+            "answer masked, %": only(value("measured", "percent_answer_masked"), corpus="course-600"),
+            "small world": only(percent, corpus="course-600"),
+            "whole text": only(percent, corpus="course-training"),
+        },
+    ),
+    "sweep": Table(
+        "sweep",
+        where=lambda r: r["status"] == "ok",
+        row=lambda r: (r["corpus"], r["variant"]),
+        columns={
+            "people": value("measured", "people"),
+            "lines each": value("measured", "lines_per_person"),
+            "attention": value("variant"),
+            "16 readings": after_readings(16),
+            "32": after_readings(32),
+            "60 or 64": after_readings(60, 64),
+        },
+    ),
+    "step": Table(
+        "speed",
+        where=lambda r: r["status"] == "ok" and r["experiment"] == "step",
+        row=lambda r: (r["implementation"], r["variant"], r["precision"]),
+        columns={"code": value("implementation"), "attention": value("variant"), "precision": value("precision")}
+        | step_columns(FASTER, "Zen 5")
+        | step_columns(SLOWER, "Zen 4"),
+    ),
+    "lengths": Table(
+        "speed",
+        where=lambda r: r["experiment"] == "lengths",
+        row=lambda r: r["measured"]["block_size"],
+        columns={"block_size": value("measured", "block_size")}
+        | length_columns("vanilla")
+        | length_columns("synthesizer")
+        | length_columns("perceiver"),
+    ),
+}
+
+
+# pages
+
+
+def rendered(page: str, name: str) -> str:
+    """The text of a page with its tables as the records have them now. `name` is what errors call the page."""
+
+    def table(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise UserError(f"{name}: no table is called {match[2]}; there are {', '.join(TABLES)}")
+        records = read_records(str(ROOT / "results" / f"{TABLES[match[2]].file}.jsonl"))
+        return match[1] + TABLES[match[2]].render(records) + match[3]
+
+    begun = len(re.findall(r"^<!-- table: ", page, re.MULTILINE))
+    page, found = re.subn(r"^(<!-- table: (\S+) -->\n)(?s:.*?)^(<!-- /table -->)$", table, page, flags=re.MULTILINE)
+    if found != begun:
+        raise UserError(f"{name}: {begun} tables begin, {found} end; close each with <!-- /table -->")
+    return page
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a table is not up to date")
+    check = parser.parse_args().check
+    for name in PAGES:
+        path = str(ROOT / name)
+        page = read_text(path)
+        new = rendered(page, name)
+        if new != page and check:
+            raise UserError(f"{name}: its tables differ from results/; run python scripts/leaderboard.py")
+        if new != page:
+            write_text(path, new)
+            print(f"Written: {name}")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
