@@ -6,18 +6,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from cli import Parser, exit_on_user_error
-from files import parse_questions, read_text
-from utils import accuracy_line, count_places
+from files import check_writable, read_text, write_text
+from question import parse_questions
+from report import accuracy_line, count_places
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("path", nargs="?", default="birth_dev.tsv", help="questions with their places, tab-separated")
-    path = parser.parse_args().path
-    questions = parse_questions(read_text(path), path)
+    parser.add_argument("--outputs_path", help="also write the line there, such as london_baseline_accuracy.txt")
+    arguments = parser.parse_args()
+    if arguments.outputs_path is not None:
+        check_writable(arguments.outputs_path)
+    questions = parse_questions(read_text(arguments.path), arguments.path)
     total, correct = count_places(questions, ["London"] * len(questions))
     if total:
         print(accuracy_line(total, correct))
+        if arguments.outputs_path is not None:
+            write_text(arguments.outputs_path, accuracy_line(total, correct) + "\n")
 
 
 if __name__ == "__main__":

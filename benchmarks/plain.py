@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model import GPT, PAD, GPTConfig
-from trainer import parameter_groups
+from optim import parameter_groups
 
 
 class PlainAttention(nn.Module):

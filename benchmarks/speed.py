@@ -29,13 +29,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from answering import answer
 from cli import Parser, exit_on_user_error, positive
 from dataset import CharCorruptionDataset, NameDataset
+from engine import configure_torch, matmul_ceiling, matmul_weights, pick_device, pick_precision, training_flops
 from files import read_text
 from model import GPT, GPTConfig
 from recipe import RECIPES
-from trainer import Trainer, TrainerConfig, matmul_ceiling, matmul_weights, pick_device, pick_precision, training_flops
-from utils import answer
+from trainer import Trainer, TrainerConfig
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
 COURSE = RECIPES["course"]
@@ -52,6 +53,7 @@ def model_config(variant: str, documents: CharCorruptionDataset) -> GPTConfig:
 
 def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -> Trainer:
     """A trainer by the course's recipe."""
+    configure_torch()
     torch.manual_seed(0)
     settings = TrainerConfig(
         max_epochs=COURSE.pretrain_epochs,
@@ -138,7 +140,7 @@ def step(text: str, rounds: int) -> None:
     """One row a kind of step; all take turns on the same batches, so that other load falls on all of them."""
     device = pick_device("auto")
     describe_machine(device)
-    best = "bf16" if pick_precision("auto", device) == torch.bfloat16 else "fp32"
+    best = pick_precision("auto", device)
     kinds = [f"{variant}, {best}" for variant in VARIANTS]
     if device.type == "cpu":
         kinds += ["plain loop, fp32"] if best == "fp32" else ["vanilla, fp32", "plain loop, fp32"]
@@ -173,7 +175,7 @@ def curve(documents: CharCorruptionDataset, steps: int) -> None:
     """The loss of both loops on the same batches, the plain one on the CPU, and several of ours in each precision: each
     has its own dropout, and how far those of a precision spread is how far that alone leads."""
     device = pick_device("auto")
-    precisions = ["fp32", "bf16"] if pick_precision("auto", device) == torch.bfloat16 else ["fp32"]
+    precisions = ["fp32", "bf16"] if pick_precision("auto", device) == "bf16" else ["fp32"]
     plain = plain_trainer_of(documents)
     ours = [trainer_of("vanilla", documents, precision) for precision in precisions for _ in range(CURVES)]
     losses: list[list[float]] = []  # of each step: the plain loop's, then of each of ours
@@ -254,6 +256,7 @@ class Blocks(Dataset):
 
 def step_of_blocks(variant: str, block_size: int, rows: int) -> tuple[float, float]:
     """The seconds of a step on full blocks, and the megabytes that it took beyond what was there before."""
+    configure_torch()
     torch.manual_seed(0)
     model = GPT(GPTConfig(256, block_size, variant=variant, bottleneck_dim=64))
     trainer = Trainer(model, Blocks(rows, block_size), None, TrainerConfig(batch_size=rows))

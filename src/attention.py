@@ -1,28 +1,30 @@
-"""The attention layers: which positions look where, and how strongly.
+"""The attention layers.
 
-Every layer maps (B, T, n_embd) to (B, T, n_embd) and is causal: output t depends on inputs 0..t only.
-Shapes in comments: B batch, T positions (Tq of queries, Tk of keys), nh heads, hs = n_embd / n_head, C = n_embd.
+Every layer maps (B, T, C) to (B, T, C) and is causal: output t depends only on inputs 0..t. Its method weights() takes
+the inputs of forward() and returns the attention weights, (B, nh, Tq, Tk), before dropout.
+
+Shapes: B is the batch size, T the number of positions (Tq of queries, Tk of keys), C = n_embd, nh = n_head,
+hs = n_embd / n_head.
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:  # which imports this module
+if TYPE_CHECKING:  # model.py imports this module
     from model import GPTConfig
-
-torch.backends.cuda.enable_cudnn_sdp(False)  # the other kernels are known to take the perceiver's shared query
 
 
 class Dropout(nn.Module):
-    """nn.Dropout, made cheap on a CPU, where drawing one float an element costs more than a layer's matmuls.
+    """nn.Dropout with cheap random draws on a CPU, where one draw per element would cost more than a layer's matmuls.
 
-    A 64-bit draw decides eight elements, against a threshold in 2**-8 that is rounded at random for each call: every
-    element is dropped with probability p. On a CPU the draws are those of `generator`, of the global one if it is None.
+    One 64-bit draw decides eight elements. Each element compares its 8 bits with p * 2**8, rounded up or down at random
+    in each call, so that the probability of dropping an element is exactly p. On a CPU the draws come from `generator`,
+    or from the global generator if it is None.
     """
 
     generator: torch.Generator | None = None
@@ -34,43 +36,55 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
+        """x of any shape -> the same shape."""
         if not self.training or self.p == 0.0:
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None, generator=self.generator)
-        uniform = draws.view(torch.int8)[: x.numel()].view(x.shape)  # each of -2**7 .. 2**7 - 1 equally likely
-        dropped = int(self.p * 2**8 + torch.rand((), generator=self.generator).item())  # of the 2**8 values
-        keep = (uniform >= dropped - 2**7).view(torch.int8)  # which becomes a float faster than a bool does
+        uniform = draws.view(torch.int8)[: x.numel()].view(x.shape)  # uniform on -2**7 .. 2**7 - 1
+        threshold = int(self.p * 2**8 + torch.rand((), generator=self.generator).item())  # of 2**8 values, so many drop
+        keep = (uniform >= threshold - 2**7).view(torch.int8)  # int8 converts to float faster than bool does
         return x * keep.to(x.dtype).mul_(1.0 / (1.0 - self.p))
+
+
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(hs)) for each head, where query i sees keys 0..i.
+
+    query (B or 1, nh, Tq, hs), key (B, nh, Tk, hs), mask (Tq, Tk) with 1 where a query sees a key.
+    Returns (B, nh, Tq, Tk).
+    """
+    (B, nh, Tk, hs), Tq = key.shape, query.size(2)
+    q = query.expand(B, -1, -1, -1).reshape(B * nh, Tq, hs)
+    k = key.reshape(B * nh, Tk, hs)
+    bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill(mask == 0, -math.inf)  # (Tq, Tk)
+    scores = torch.baddbmm(bias.expand(B * nh, Tq, Tk), q, k.transpose(1, 2), alpha=1.0 / math.sqrt(hs))
+    return F.softmax(scores, dim=-1).view(B, nh, Tq, Tk)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: Dropout) -> Tensor:
     """softmax(Q K^T / sqrt(hs)) V for each head, where query i sees keys 0..i (handouts, equations 3 and 9).
 
-    query (B, nh, Tq, hs), key and value (B, nh, Tk, hs), mask (Tq, Tk) with 1 where a query may look; the batch of
-    the query may be 1 (a query shared by all). Returns (B, nh, Tq, hs).
+    query (B or 1, nh, Tq, hs), key and value (B, nh, Tk, hs), mask (Tq, Tk) with 1 where a query sees a key. A query of
+    batch size 1 is shared by the whole batch. Returns (B, nh, Tq, hs).
     """
-    query = query.expand(key.size(0), -1, -1, -1)
-    if query.is_cuda:  # is_causal is aligned to the upper left, which is "query i sees keys 0..i"
-        p = dropout.p if dropout.training else 0.0
+    B, nh, Tk, hs = value.shape
+    if query.is_cuda:
+        query, p = query.expand(B, -1, -1, -1), dropout.p if dropout.training else 0.0
+        # is_causal aligns the mask to the upper left corner: query i sees keys 0..i
         return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
-    # on a CPU these three calls are several times faster than scaled_dot_product_attention and its backward
-    (B, nh, Tq, hs), Tk = query.shape, key.size(2)
-    q, k, v = (t.reshape(B * nh, -1, hs) for t in (query, key, value))
-    bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill(mask == 0, -math.inf)
-    scores = torch.baddbmm(bias.expand(B * nh, Tq, Tk), q, k.transpose(1, 2), alpha=1.0 / math.sqrt(hs))
-    weights = dropout(F.softmax(scores, dim=-1))  # (B * nh, Tq, Tk)
-    return torch.bmm(weights, v).view(B, nh, Tq, hs)
+    # on a CPU, baddbmm, softmax and bmm are several times faster than scaled_dot_product_attention and its backward
+    weights = dropout(attention_weights(query, key, mask)).view(B * nh, -1, Tk)
+    return torch.bmm(weights, value.reshape(B * nh, Tk, hs)).view(B, nh, -1, hs)
 
 
 def causal_mask(block_size: int) -> Tensor:
-    """(1, 1, block_size, block_size) floats, 1 on and below the diagonal: kept in params files under this shape."""
+    """(1, 1, block_size, block_size) floats, 1 on and below the diagonal: params files hold it in this shape."""
     return torch.tril(torch.ones(block_size, block_size)).view(1, 1, block_size, block_size)
 
 
 def project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """[layer(x) for layer in layers] as one matmul of all their weights, which is faster than several."""
+    """[layer(x) for layer in layers], computed as one matmul, which is faster than several."""
     weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
     return F.linear(x, weight, bias).chunk(len(layers), dim=-1)
 
@@ -87,8 +101,11 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(B, T, nh * hs)
 
 
-class QueryKeyValue(nn.Module):
-    """What self- and cross-attention share: their parameters, and heads that attend causally."""
+class DotProductAttention(nn.Module):
+    """The common part of self- and cross-attention: the parameters, and causal attention of each head.
+
+    Subclasses say how queries, keys and values come from the inputs of forward().
+    """
 
     def __init__(self, config: "GPTConfig", block_size: int) -> None:
         super().__init__()
@@ -101,65 +118,97 @@ class QueryKeyValue(nn.Module):
         self.register_buffer("mask", causal_mask(block_size))
         self.n_head = config.n_head
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (B or 1, nh, Tq, hs), k and v (B, nh, Tk, hs) -> (B, Tq, C)."""
-        mask = self.mask[0, 0, : q.size(2), : k.size(2)]
-        y = attention(q, k, v, mask, self.attn_drop)  # (B, nh, Tq, hs)
+    def query_key_value(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The inputs of forward() -> query (B or 1, nh, Tq, hs), key and value (B, nh, Tk, hs)."""
+        raise NotImplementedError
+
+    def mask_for(self, query: Tensor, key: Tensor) -> Tensor:
+        """(Tq, Tk), 1 where a query sees a key."""
+        return self.mask[0, 0, : query.size(2), : key.size(2)]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The inputs of query_key_value() -> (B, Tq, C)."""
+        q, k, v = self.query_key_value(*inputs)
+        y = attention(q, k, v, self.mask_for(q, k), self.attn_drop)  # (B, nh, Tq, hs)
         return self.resid_drop(self.proj(merge_heads(y)))
 
+    def weights(self, *inputs: Tensor) -> Tensor:
+        """The inputs of query_key_value() -> attention weights (B, nh, Tq, Tk)."""
+        q, k, _ = self.query_key_value(*inputs)
+        return attention_weights(q, k, self.mask_for(q, k))
 
-class CausalSelfAttention(QueryKeyValue):
+
+class CausalSelfAttention(DotProductAttention):
     """Multi-head self-attention (handouts, equations 3, 4 and 9, 10)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, C) -> (B, T, C)."""
-        q, k, v = (split_heads(t, self.n_head) for t in project(x, self.query, self.key, self.value))  # (B, nh, T, hs)
-        return self.attend(self.position(q), self.position(k), v)
-
-    def position(self, x: Tensor) -> Tensor:
-        """What tells a query or key (B, nh, T, hs) its position: nothing here, a rotation in RotarySelfAttention."""
-        return x
+    def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, C) -> query, key and value, each (B, nh, T, hs)."""
+        q, k, v = project(x, self.query, self.key, self.value)  # (B, T, C)
+        return split_heads(q, self.n_head), split_heads(k, self.n_head), split_heads(v, self.n_head)
 
 
-class CausalCrossAttention(QueryKeyValue):
-    """Queries of one sequence over keys and values of another; query i sees keys 0..i (handout, equations 5 and 6)."""
+class CausalCrossAttention(DotProductAttention):
+    """Queries from one sequence, keys and values from another; query i sees keys 0..i (handout, equations 5 and 6)."""
 
-    def forward(self, x_kv: Tensor, x_q: Tensor) -> Tensor:
-        """x_kv (B, Tk, C), x_q (B or 1, Tq, C) -> (B, Tq, C)."""
-        q = split_heads(self.query(x_q), self.n_head)  # (B or 1, nh, Tq, hs)
-        k, v = (split_heads(t, self.n_head) for t in project(x_kv, self.key, self.value))  # (B, nh, Tk, hs)
-        return self.attend(q, k, v)
+    def query_key_value(self, x_kv: Tensor, x_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x_kv (B, Tk, C), x_q (B or 1, Tq, C) -> query (B or 1, nh, Tq, hs), key and value (B, nh, Tk, hs)."""
+        q = self.query(x_q)  # (B or 1, Tq, C)
+        k, v = project(x_kv, self.key, self.value)  # (B, Tk, C)
+        return split_heads(q, self.n_head), split_heads(k, self.n_head), split_heads(v, self.n_head)
+
+
+def standard_rope_cache(block_size: int, head_size: int) -> Tensor:
+    """The cosine and sine of t * theta_i for each position t and pair of features i: (block_size, hs / 2, 2) floats.
+
+    theta_i = 10000^(-2(i-1)/hs), i = 1..hs/2 (Su et al. 2021, RoFormer, section 3.2.2). Raises ValueError for an odd
+    head size.
+    """
+    if head_size % 2:
+        raise ValueError(f"rotary embedding needs an even head size, got {head_size}")
+    theta = 10000.0 ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)  # (hs / 2,)
+    angle = torch.outer(torch.arange(block_size, dtype=torch.float32), theta)  # (block_size, hs / 2)
+    return torch.stack((angle.cos(), angle.sin()), dim=-1)
 
 
 class RotarySelfAttention(CausalSelfAttention):
-    """Self-attention whose queries and keys are rotated by their position (Su et al. 2021, RoFormer, equation 34)."""
+    """Self-attention whose queries and keys are rotated by their position (Su et al. 2021, RoFormer, equation 34).
+
+    Params files hold the angles as `rope_cache`, under the course's name and shape, and a file's own table is used. A
+    state_dict without a table loads with the standard one.
+    """
 
     def __init__(self, config: "GPTConfig", block_size: int) -> None:
         super().__init__(config, block_size)
         head_size = config.n_embd // config.n_head
-        if head_size % 2:
-            raise ValueError(f"rotary embedding needs an even head size, got {head_size}")
-        # theta_i = 10000^(-2(i-1)/hs), i = 1..hs/2
-        theta = 10000.0 ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
-        angle = torch.outer(torch.arange(block_size, dtype=torch.float32), theta).repeat_interleave(2, dim=1)
-        self.register_buffer("cos", angle.cos(), persistent=False)  # (block_size, hs)
-        self.register_buffer("sin", angle.sin(), persistent=False)
-        turn = torch.block_diag(*[torch.tensor([[0.0, 1.0], [-1.0, 0.0]])] * (head_size // 2))
-        self.register_buffer("turn", turn, persistent=False)  # (hs, hs): a quarter turn of each pair
+        self.register_buffer("rope_cache", standard_rope_cache(block_size, head_size))  # (block_size, hs / 2, 2)
+        # (hs, hs), turns each pair by 90 degrees
+        quarter_turns = torch.block_diag(*[torch.tensor([[0.0, 1.0], [-1.0, 0.0]])] * (head_size // 2))
+        self.register_buffer("quarter_turns", quarter_turns, persistent=False)
 
-    def position(self, x: Tensor) -> Tensor:
-        """Rotates the neighbouring pairs (x_{2i-1}, x_{2i}) of position t by the angle t * theta_i."""
-        T = x.size(2)
-        cos, sin = self.cos[:T].to(x.dtype), self.sin[:T].to(x.dtype)
-        return torch.addcmul(x * cos, x @ self.turn.to(x.dtype), sin)  # one small matmul is faster than many slices
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        block_size, n_pairs, _ = self.rope_cache.shape
+        state_dict.setdefault(f"{prefix}rope_cache", standard_rope_cache(block_size, 2 * n_pairs))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, C) -> rotated query, rotated key and value, each (B, nh, T, hs)."""
+        q, k, v = super().query_key_value(x)
+        cos, sin = self.rope_cache[: x.size(1)].to(q.dtype).repeat_interleave(2, dim=1).unbind(dim=-1)  # (T, hs)
+        cos, sin = cos.contiguous(), sin.contiguous()
+        return self.rotate(q, cos, sin), self.rotate(k, cos, sin), v
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x (B, nh, T, hs) -> the same shape: each pair (x_{2i-1}, x_{2i}) is rotated; cos and sin are (T, hs)."""
+        # one small matmul is faster than many slices
+        return torch.addcmul(x * cos, x @ self.quarter_turns.to(x.dtype), sin)
 
 
 class SynthesizerAttention(nn.Module):
-    """softmax(ReLU(X A_i + b_1) B + b_2) (X V_i): the weights come from each position alone, without a dot product
+    """softmax(ReLU(X A_i + b_1) B + b_2) (X V_i): each position computes its weights alone, without dot products
     between positions (Tay et al. 2020, Dense Synthesizer; handout, equation 11).
 
-    B (w2) and b_2 (b2) are shared by the heads and score block_size - 1 keys, all that x = masked_string[:-1] holds;
-    a key at the very last position of a full block has no score and is not attended to.
+    The heads share B (w2) and b_2 (b2), which score block_size - 1 keys: the length of x = masked_string[:-1]. The last
+    position of a full block has no score as a key, so no position attends to it.
     """
 
     def __init__(self, config: "GPTConfig", block_size: int) -> None:
@@ -177,11 +226,16 @@ class SynthesizerAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
+        weights = self.weights(x)  # (B, nh, T, Tk)
+        v = split_heads(self.value(x), self.n_head)[:, :, : weights.size(-1)]  # (B, nh, Tk, hs)
+        y = self.attn_drop(weights) @ v  # (B, nh, T, hs)
+        return self.resid_drop(self.proj(merge_heads(y)))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """x (B, T, C) -> attention weights (B, nh, T, Tk), where Tk is T, but at most block_size - 1."""
         T = x.size(1)
         Tk = min(T, self.b2.numel())
         h = split_heads(F.relu(self.w1(x)), self.n_head)  # (B, nh, T, hs)
-        v = split_heads(self.value(x), self.n_head)[:, :, :Tk]  # (B, nh, Tk, hs)
         scores = F.linear(h, self.w2[:, :Tk].T, self.b2[:Tk])  # (B, nh, T, Tk)
         scores = scores.masked_fill_(self.mask[:, :, :T, :Tk] == 0, -math.inf)
-        y = self.attn_drop(F.softmax(scores, dim=-1)) @ v  # (B, nh, T, hs)
-        return self.resid_drop(self.proj(merge_heads(y)))
+        return F.softmax(scores, dim=-1)

@@ -1,20 +1,24 @@
 """What a run leaves on the disk: its parameters, a record of how they came about, and its state while it lasts.
 
-Params files are plain state_dicts under the course's names. Nothing is read in a way that could run code from it.
+Params files are plain state_dicts under the course's names. Reading a file never runs code from it.
 """
 
 import hashlib
 import io
 import json
 import os
+import platform
 import re
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cli import Stopped, UserError
-from files import atomic_write, read_bytes, write_text
-from model import GPT, GPTConfig
+from files import OutputFiles, atomic_write, read_bytes, write_text
+from inputs import Inputs
+from model import GPT
+from recipe import VARIANTS, Run
 from trainer import Trainer
+
+TIME = "%Y%m%d-%H%M%S"
 
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before a name
 
@@ -53,15 +61,50 @@ def read_tensors(path: str, advice: str) -> Any:
 
 
 def save_params(model: GPT, path: str, record: dict[str, Any] | None = None) -> None:
-    """Writes the model's state_dict, as tensors of the CPU, to `path`, and the record to `path`.json. UserError."""
+    """Writes the model's state_dict, on the CPU, to `path`, and the record to `path`.json. Raises UserError."""
     save_tensors({name: value.cpu() for name, value in model.state_dict().items()}, path)
     if record is not None:
-        write_text(f"{path}.json", json.dumps(record | {"sha256": sha256(path)}, indent=2) + "\n")
+        write_text(OutputFiles(path).record, json.dumps(record | {"sha256": file_hash(path)}, indent=2) + "\n")
 
 
-def sha256(path: str) -> str:
-    """The hash of a file's content, in hexadecimal digits."""
+def file_hash(path: str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
     return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def text_hash(text: str) -> str:
+    """The SHA-256 of a text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def record_of(run: Run, inputs: Inputs, vocabulary: str, processes: int) -> dict[str, Any]:
+    """What OUTPUT.json says: the run with all settings, the hashes of what it read, and where it ran.
+
+    `vocabulary` is the hash of its characters.
+    """
+    source = Path(__file__).parent
+    git = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    per_node = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    nodes = [f"--nnodes={processes // per_node}", "..."] if processes > per_node else []
+    launcher = [sys.executable] if processes == 1 else ["torchrun", *nodes, f"--nproc_per_node={per_node}"]
+    return {
+        **asdict(run),
+        "bottleneck_dim": run.bottleneck_dim if VARIANTS[run.variant].bottleneck else None,
+        "epochs": run.epochs,
+        "processes": processes,
+        "vocabulary": vocabulary,
+        "text": text_hash(inputs.text),
+        "pairs": None if inputs.pairs is None else text_hash(repr(inputs.pairs)),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+        "commit": commit,
+        "command": shlex.join([*launcher, *sys.argv]),
+        "started": time.strftime(TIME),
+    }
 
 
 def read_params(path: str) -> dict[str, Tensor]:
@@ -77,13 +120,12 @@ def read_params(path: str) -> dict[str, Tensor]:
             raise UserError(f"{path}: {name} is sparse, quantized or the like; save it as a plain tensor") from None
         if not finite:
             raise UserError(f"{path}: {name} holds values that are not finite; train anew")
-    # some course solutions for rope keep the table of rotations, which follows from the configuration
-    return {name: value for name, value in state.items() if not name.endswith(".rope_cache")}
+    return state
 
 
 def read_record(path: str) -> dict[str, Any]:
-    """What `path`.json says of the params file `path`; {} where there is none, or one of other parameters."""
-    json_path = f"{path}.json"
+    """What `path`.json says of the params file `path`; {} without that file, or where it describes other parameters."""
+    json_path = OutputFiles(path).record
     if not os.path.exists(json_path):
         return {}
     try:
@@ -91,9 +133,9 @@ def read_record(path: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        raise UserError(f"{json_path}: not the record of a params file; remove it to do without")
-    if record.get("sha256") != sha256(path):
-        print(f"{json_path}: belongs to other parameters than {path} holds; not used", file=sys.stderr)
+        raise UserError(f"{json_path}: not the record of a params file; rename it to use the parameters without it")
+    if record.get("sha256") != file_hash(path):
+        print(f"warning: {json_path} describes other parameters than {path} holds; it is not used", file=sys.stderr)
         return {}
     return record
 
@@ -114,11 +156,12 @@ def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
     return found
 
 
-def load_params(model: GPT, path: str, config: GPTConfig, corpus_path: str, vocabulary: str | None = None) -> None:
-    """Fills the model, built from `config`, from a params file; `vocabulary` is the hash of the text's.
+def load_params(model: GPT, path: str, corpus_path: str, vocabulary: str | None = None) -> None:
+    """Fills the model from a params file; `vocabulary` is the hash of the vocabulary of the text `corpus_path`.
 
-    Raises UserError that says what the file was trained as, and which option fits it, when that is not `config`.
+    Raises UserError that says what the file was trained as, and which option to give, if that is not model.config.
     """
+    config = model.config
     state, record = read_params(path), read_record(path)
     if vocabulary not in (None, record.get("vocabulary", vocabulary)):
         raise UserError(
@@ -136,7 +179,7 @@ def load_params(model: GPT, path: str, config: GPTConfig, corpus_path: str, voca
         if value == wanted:
             continue
         mismatch = {
-            "variant": f"was trained as {value}, not {wanted}; say '{value}'",
+            "variant": f"was trained as {value}, not {wanted}; give '{value}'",
             "vocab_size": f"was trained on a vocabulary of {value} characters, {corpus_path} has {wanted}; "
             "give the text that it was pretrained on",
             "bottleneck_dim": f"was trained with --bottleneck_dim {value}, not {wanted}; give that option",
@@ -147,40 +190,76 @@ def load_params(model: GPT, path: str, config: GPTConfig, corpus_path: str, voca
         raise UserError(f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})")
 
 
-def keep_params(path: str, every: int, run: dict[str, Any]) -> Callable[[Trainer], dict[str, float]]:
-    """What a trainer calls after each epoch to have its parameters kept every so many of them, as `path`.EPOCH."""
+def keep_params(path: str, every: int, record: dict[str, Any]) -> Callable[[Trainer], dict[str, float]]:
+    """A callback for the end of an epoch that keeps the parameters every so many epochs, as `path`.EPOCH."""
 
     def keep(trainer: Trainer) -> dict[str, float]:
         if trainer.rank == 0 and trainer.epoch % every == 0:
             trainer.check_finite()
             try:
-                save_params(trainer.model, f"{path}.{trainer.epoch}", run | {"epochs_done": trainer.epoch})
+                kept = OutputFiles(path).kept(trainer.epoch)
+                save_params(trainer.model, kept, record | {"epochs_done": trainer.epoch})
             except UserError as error:
-                print(f"\n{error}; training goes on without it", file=sys.stderr)
+                print(f"\n{error}; training continues without it", file=sys.stderr)
         return {}
 
     return keep
 
 
+# what decides the outcome of a training, and how a user sets it: a state is resumed only by a run with the same values
+COMPARED = {
+    "function": "{}",
+    "variant": "{}",
+    "recipe": "--recipe {}",
+    "bottleneck_dim": "--bottleneck_dim {}",
+    "seed": "--seed {}",
+    "device": "--device {}",
+    "precision": "--precision {}",
+    "question": "--question '{}'",
+    "reading_params_path": "--reading_params_path {}",
+    "processes": "{} processes (torchrun --nproc_per_node)",
+    "pretrain_lr": "--pretrain_lr {}",
+    "pretrain_epochs": "--pretrain_epochs {}",
+    "finetune_lr": "--finetune_lr {}",
+    "finetune_epochs": "--finetune_epochs {}",
+    "scratch_epochs": "--finetune_epochs {}",
+}
+
+
+def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
+    """What keeps the run of `record` from resuming the one of `kept`, and what to give; None where nothing does."""
+    settings, kept_settings = ({**r, **r["recipe"], "recipe": r["recipe"]["name"]} for r in (record, kept))
+    for name, option in COMPARED.items():
+        if settings[name] != kept_settings[name]:
+            value = kept_settings[name]
+            unset = f"without {option.split()[0]}" if value is None else f"with {option.format(value)}"
+            return f"it ran {unset}; give {'it' if value is None else 'that'}".replace("give it", "leave it out")
+    for name in sorted(set(record["recipe"]) & set(kept["recipe"])):
+        if record["recipe"][name] != kept["recipe"][name]:
+            return f"its recipe has {name}={kept['recipe'][name]}; set that in src/recipe.py"
+    for name, path in (("text", "pretrain_corpus_path"), ("pairs", "finetune_corpus_path")):
+        if record[name] != kept[name]:
+            return f"{record[path]} differs from {kept[path]} as it was when the run began; give the same content"
+    return None
+
+
 class StateKeeper:
     """Writes a trainer's state every few minutes, and when the process is told to stop: one of its on_step_end.
 
-    `run` says what the run is; a state is taken up only by a run of the same description, but for `command` and the
-    like. `go_on` is the command that does so.
+    `record` says what the run is: see difference(). `command` is the one that resumes it.
     """
 
-    NOT_COMPARED = ("versions", "commit", "command", "started", "micro_batch_rows", "threads")
-
-    def __init__(self, path: str, minutes: float, run: dict[str, Any], go_on: str) -> None:
-        self.path, self.seconds, self.run, self.go_on = path, 60 * minutes, run, go_on
+    def __init__(self, path: str, minutes: float, record: dict[str, Any], command: str) -> None:
+        self.path, self.seconds, self.record, self.command = path, 60 * minutes, record, command
         self.written_at = time.monotonic()
         self.signal_number = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """A first SIGINT or SIGTERM waits for the end of the step; a second one ends the process as usual.
+        """The first SIGINT, SIGTERM or SIGHUP waits for the end of the step; a second one ends the process as usual.
 
-        Not under torchrun, which passes on what the terminal has already sent.
+        A signal that is ignored, as nohup and a shell's background jobs have it, stays ignored. Under torchrun later
+        signals wait too: it passes on what the terminal has already sent.
         """
 
         def note(signal_number: int, frame: object) -> None:
@@ -188,8 +267,11 @@ class StateKeeper:
             if not dist.is_initialized():
                 restore()
 
-        signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-        handlers = {number: signal.signal(number, note) for number in signals}
+        handlers = {}
+        if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+            for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    handlers[number] = signal.signal(number, note)
 
         def restore() -> None:
             for number, handler in handlers.items():
@@ -204,40 +286,40 @@ class StateKeeper:
         if trainer.epoch == trainer.config.max_epochs:  # the parameters themselves come next
             return
         due = time.monotonic() - self.written_at >= self.seconds
-        wanted = trainer.over_processes(torch.tensor(max(self.signal_number, int(due))), dist.ReduceOp.MAX)
-        if wanted:
+        # of all processes: the signal that stops them, else whether the state is due
+        stop_by, due = trainer.over_processes(torch.tensor([self.signal_number, due]), dist.ReduceOp.MAX).tolist()
+        if stop_by or due:
             try:
                 self.write(trainer)
             except UserError as error:
-                if wanted > 1:
+                if stop_by:
                     raise
-                print(f"\n{error}; training goes on, and tries again", file=sys.stderr)
-        if wanted > 1:
+                print(f"\n{error}; training continues, and tries again", file=sys.stderr)
+        if stop_by:
             at = f"stopped after step {trainer.steps}"
-            raise Stopped(int(wanted), f"{at}; its state is kept in {self.path}. To go on: {self.go_on}")
+            raise Stopped(stop_by, f"{at}; its state is kept in {self.path}. To resume: {self.command}")
 
     def write(self, trainer: Trainer) -> None:
         """Writes the state, from the first process. Raises UserError."""
         state = trainer.state_dict()
         self.written_at = time.monotonic()
         if trainer.rank == 0:
-            save_tensors({"run": self.run, "trainer": state}, self.path)
+            save_tensors({"run": self.record, "trainer": state}, self.path)
 
     def read(self, trainer: Trainer) -> dict[str, Any]:
-        """Gives the trainer the state that was written. Returns what it says of its run. Raises UserError."""
-        advice = "remove it to begin anew"
+        """Gives the trainer the state that was written. Returns the record of its run. Raises UserError."""
+        advice = "move it away to start anew"
         state = read_tensors(self.path, advice)
         try:
-            for name, value in self.run.items():
-                if name not in self.NOT_COMPARED and state["run"][name] != value:
-                    was = f"{name} {state['run'][name]}, this one has {value}"
-                    raise UserError(f"{self.path}: the run that it is the state of had {was}; {advice}")
-            trainer.load_state_dict(state["trainer"])
-            return state["run"]
-        except UserError:
-            raise
+            reason = difference(self.record, state["run"])
+            if reason is None:
+                trainer.load_state_dict(state["trainer"])
+                return state["run"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
-            raise UserError(f"{self.path}: not the state of a run of this project; {advice}") from None
+            raise UserError(f"{self.path}: not the state of a run of this version of the project; {advice}") from None
+        raise UserError(
+            f"{self.path}: the unfinished run differs: {reason}, or name another --writing_params_path to start anew"
+        )
 
     def remove(self) -> None:
         """Removes the state, which a finished run needs no more."""

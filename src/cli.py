@@ -1,11 +1,15 @@
-"""What the commands share: mistakes that a user can mend, and how options are parsed. No torch here."""
+"""What all commands share: errors that a user can mend, signals before the work begins, and parsing of options.
+
+No torch here, so that mistakes are answered at once.
+"""
 
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +19,7 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """A signal ended a run whose state is kept; the message says how to go on."""
+    """A signal ended a run whose state is kept; the message says how to resume it."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -25,9 +29,10 @@ class Stopped(Exception):
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command; a UserError becomes one line on stderr and exit code 2, a signal one line and 128 + its number.
 
-    Of the processes that torchrun starts, the first alone prints, but for errors: another may have one of its own.
+    Of the processes that torchrun starts, only the first prints; errors are printed by whichever process has them.
     """
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no ⁇ shows \\u2047
+    with suppress(AttributeError):  # in a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without ⁇ shows \\u2047
     program, rank = Path(sys.argv[0]).name, os.environ.get("RANK", "0")
     try:
         with ExitStack() as stack:
@@ -47,13 +52,19 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         if rank == "0":
             print(f"{program}: interrupted; unfinished outputs were not written", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # whoever reads, head for instance, has seen enough
+    except BrokenPipeError:  # the reader, head for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
+def raise_on_interrupt() -> None:
+    """From here on Ctrl-C raises KeyboardInterrupt, so that files are closed; an ignored SIGINT stays ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of a description, and shows defaults where there are any: "(default: None)" tells nobody much."""
+    """Keeps the lines of a description, and shows a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         shown = action.default not in (None, []) and action.default is not False
@@ -63,8 +74,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose help shows defaults and whose errors are UserErrors, one line each."""
 
-    def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=HelpFormatter)
+    def __init__(self, description: str | None, **kwargs: str) -> None:
+        super().__init__(description=description, formatter_class=HelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")

@@ -4,11 +4,19 @@ python src/dataset.py {namedata,charcorruption} prints a few examples of each.
 """
 
 import math
-import re
 import sys
-from collections import Counter
+
+if __name__ == "__main__":  # before the other imports, which would end in a traceback
+    if sys.version_info < (3, 10) or __package__:
+        advice = "start it as 'python src/dataset.py'" if __package__ else "Python 3.10 or newer is needed"
+        print("dataset.py: error: " + advice, file=sys.stderr)
+        sys.exit(2)
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and "IPython" not in sys.modules:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until raise_on_interrupt(): Ctrl-C ends the imports in silence
+
 from collections.abc import Iterator
-from itertools import accumulate, chain
 from typing import NamedTuple
 
 import numpy as np
@@ -16,19 +24,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cli import Parser, UserError, exit_on_user_error
-from files import name_in, parse_pairs, read_text
-
-words_in = re.compile(r"\w+").findall
-SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
-MILLION = 10**6
-Feature = tuple[str | int, ...]  # of a name in a document: of which kind, and what it is
+from cli import Parser, UserError, exit_on_user_error, raise_on_interrupt
+from files import read_text
+from question import parse_pairs
 
 
 class BatchDataset(Dataset):
-    """A dataset of strings in one row of ids, which makes whole batches: batch(indices) -> (x, y)."""
+    """A dataset that makes whole batches from tensors that it holds: batch(indices) -> (x, y)."""
 
-    _ids: Tensor
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
+        raise NotImplementedError
 
     def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
         """Row idx: x and y = x shifted by one, int64 of shape (block_size - 1,)."""
@@ -36,16 +42,17 @@ class BatchDataset(Dataset):
         return x[0], y[0]
 
     def move_to(self, device: torch.device) -> None:
-        """Keeps what batches are made from on that device."""
-        if self._ids.device != device:
-            for name, value in vars(self).items():
-                if isinstance(value, Tensor):
-                    setattr(self, name, value.to(device))
+        """Moves the tensors from which batches are made to that device."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.device != device:
+                setattr(self, name, value.to(device))
 
 
-class Reading(NamedTuple):
-    """What the rows of a batch read, all (B,), int64: the ids from `head` on, `head_length` of them, then those from
-    `body` on, `length` in all; of which `masked` from `start` on are moved to the end."""
+class Spans(NamedTuple):
+    """A batch of spans to corrupt. The span [start, start + masked) moves to the end. All (B,), int64.
+
+    The text around it has `length` ids: `head_length` from position `head` on, the others from position `body` on.
+    """
 
     head: Tensor
     head_length: Tensor
@@ -56,20 +63,20 @@ class Reading(NamedTuple):
 
 
 class CharCorruptionDataset(BatchDataset):
-    """Documents, one a line, with one span of each moved to its end (Raffel et al. 2020, section 3.1.4, one span).
+    """Span corruption: documents, one a line, each with one span moved to its end (Raffel et al. 2020, section 3.1.4).
 
     `data` is the whole text, `name` what errors call it; a trailing newline makes a last, empty document. Each access
-    draws anew from the global generator of the device: which beginning of the document, and which span of it. Raises
-    UserError when `data` holds PAD_CHAR or MASK_CHAR, ValueError when block_size has no room for a document.
+    draws a new truncation and a new span from the global generator of the device. Raises UserError if `data` holds
+    PAD_CHAR or MASK_CHAR, ValueError if block_size is too small for a document and its marks.
     """
 
     PAD_CHAR = "\u25a1"  # id 0
     MASK_CHAR = "\u2047"  # id 1
 
     def __init__(self, data: str, block_size: int, name: str = "data") -> None:
-        self.max_length = int(block_size * 7 / 8)  # of a truncated document; with its three marks it fits the block
+        self.max_length = int(block_size * 7 / 8)  # of a truncated document; leaves room for its three marks
         if self.max_length < 4 or self.max_length + 3 > block_size:
-            raise ValueError(f"block_size {block_size} has no room for a document and its three marks; take 17 or more")
+            raise ValueError(f"block_size {block_size} has no room for a document and its three marks; use 17 or more")
         for mark in (self.PAD_CHAR, self.MASK_CHAR):
             if mark in data:
                 line = data[: data.index(mark)].count("\n") + 1
@@ -88,7 +95,7 @@ class CharCorruptionDataset(BatchDataset):
         self.block_size = block_size
         self.data = data.split("\n")
 
-        # all documents in one row of ids; document i is ids[starts[i] : starts[i] + lengths[i]]
+        # all documents in one tensor: document i is ids[starts[i] : starts[i] + lengths[i]]
         id_of_code = np.zeros(sys.maxunicode + 1, dtype=np.int32)
         id_of_code[seen] = np.arange(2, self.vocab_size)
         self._ids = torch.zeros(max(1, len(data)), dtype=torch.int32)
@@ -102,30 +109,30 @@ class CharCorruptionDataset(BatchDataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def draw(self, indices: Tensor) -> Reading:
-        """What to read of the documents `indices` (B,), and which span of it to mask."""
+    def draw(self, indices: Tensor) -> Spans:
+        """Draws how much to keep of each document `indices` (B,), and which span of it to mask."""
         truncation, first, second, third = torch.rand(4, len(indices), device=indices.device)
         # truncate to a length that is uniform on 4 .. max_length
         length = 4 + (truncation * (self.max_length - 3)).long()
         length = torch.minimum(length, self._lengths[indices])
-        # a masked length that is uniform on 1 .. length/2 - 1; where that is no integer, or nothing, rounding at
-        # random keeps the mean at exactly length/4
+        # the masked length is uniform on 1 .. length/2 - 1; random rounding keeps its mean at exactly length/4, also
+        # where length/2 is no integer, and in documents of less than 4 characters
         shortest = (length / 4).clamp(max=1)
         masked = (shortest + first * 2 * (length / 4 - shortest) + second).long()
         start = (third * (length - masked + 1)).long()  # of the span, uniform on 0 .. length - masked
         body = self._starts[indices]
-        return Reading(body, torch.zeros_like(body), body, length, start, masked)
+        return Spans(body, torch.zeros_like(body), body, length, start, masked)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The documents `indices` (B,), corrupted: x and y of shape (B, block_size - 1), int64, where `indices` are."""
+        """Corrupts documents `indices` (B,): x and y (B, block_size - 1), int64, on the device of `indices`."""
         self.move_to(indices.device)
         return self.corrupt(self._ids, self.draw(indices))
 
-    def corrupt(self, ids: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
-        """The readings of `ids` with their spans moved to the end: x and y of shape (B, block_size - 1), int64."""
-        head, head_length, body, length, start, masked = (t[:, None] for t in reading)  # (B, 1)
+    def corrupt(self, ids: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+        """Moves the spans of `ids` to the end: x and y of shape (B, block_size - 1), int64."""
+        head, head_length, body, length, start, masked = (t[:, None] for t in spans)  # (B, 1)
 
-        # prefix MASK suffix MASK masked_content MASK PAD...: for each position, where in the reading it comes from
+        # prefix MASK suffix MASK masked_content MASK PAD...: from where in the text each position is copied
         position = torch.arange(self.block_size, device=ids.device)  # (block_size,)
         second_mark = length - masked + 1
         source = torch.where(position < start, position, position - 1 + masked)
@@ -137,7 +144,7 @@ class CharCorruptionDataset(BatchDataset):
         return inputs_and_targets(string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR]))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Raises ValueError that names a character which the vocabulary has not, or as a mark."""
+        """The ids of a text. Raises ValueError for a character that is a mark or not in the vocabulary."""
         for character in text:
             if self.stoi.get(character, 0) < 2:
                 raise ValueError(f"the character {character!r} is not in the pretraining text")
@@ -149,245 +156,44 @@ class CharCorruptionDataset(BatchDataset):
 
 
 def inputs_and_targets(string: Tensor) -> tuple[Tensor, Tensor]:
-    """x and y = x shifted by one, (B, T - 1), of strings (B, T)."""
+    """Splits strings (B, T) into x and y = x shifted by one, both (B, T - 1)."""
     return string[:, :-1].contiguous(), string[:, 1:].contiguous()
 
 
 def code_points(text: str) -> Iterator[np.ndarray]:
-    """The characters of a text as uint32, a piece at a time, so that a text of gigabytes is not held thrice."""
-    piece = 2**22
-    for start in range(0, len(text), piece):
-        yield np.frombuffer(text[start : start + piece].encode("utf-32-le"), dtype=np.uint32)
-
-
-def title_length(document: str) -> int:
-    """The length of "J. R. R. Tolkien. " at the beginning of a document; 0 where there is no such title.
-
-    A title ends at the first full stop that does not abbreviate: one behind a word that is no initial, "St" or "Dr".
-    Where others come before it ("Malcolm X. In Omaha ...", "Peter F. Drucker. Peter F Drucker was ..."), it is the
-    longest of the names before a stop that comes again, whatever stops and commas are in it; where none does, what
-    reads like a sentence behind the name ("Malcolm X. Birthplace: Omaha. ...") is none of it.
-    """
-    document = document[:1000]  # what follows takes quadratic time
-    ends: list[int] = []
-    whole = 0
-    for stop in re.finditer(r"\. ", document):
-        ends.append(stop.end())
-        if not re.search(r"^$|(^|[ .])(\w|St|Dr)$", document[: stop.start()]):
-            whole = stop.end()
-            break
-    if ends == [whole]:
-        return whole
-    for end in reversed(ends):
-        name, rest = (re.sub(r"[.,]", "", part) for part in (document[: end - len(". ")], document[end:]))
-        if re.search(r"\w\w", name) and re.search(rf"\b{re.escape(name)}\b", rest):
-            return end
-    if ends and re.search(r"[^\w ,.'’-]|\d|\b[a-z]{6}", document[ends[0] : whole]):  # no part of a name
-        return max((end for end in ends[:-1] if re.search(r"\w\w", document[:end])), default=whole)
-    return whole
-
-
-def subject_of(title: int, document: str) -> str:
-    """Whom a document with a title of that length is about: the title without its full stop; "" where there is none."""
-    return document[: max(0, title - len(". "))]
-
-
-def is_about(document: str, name: str) -> bool:
-    """Whether the document's title is this name: "J. R. R. Tolkien. " is that of no "J"."""
-    return document.startswith(f"{name}. ") and subject_of(title_length(document), document) == name
-
-
-class SalientSpanDataset(BatchDataset):
-    """Documents read for their facts: in the share `salient` of the readings, the masked span is a name in it,
-    "Warsaw" or "Royal Academy" (salient span masking: Guu et al. 2020, REALM, section 3.4).
-
-    Such a reading is a head, up to `window` characters before the name, the name, and as many behind it. The head is
-    the document's title, "Ada Lovelace. ", or, in the share `framed`, a question about it: "Where was Ada Lovelace
-    born? ", worded as in `pairs`. So what the text says of everybody is looked up in the form in which it will be asked
-    for. With `by_odds`, names are drawn as they are likely to be an answer (answer_odds), else all alike. The other
-    readings are those of CharCorruptionDataset.
-    """
-
-    def __init__(
-        self,
-        documents: CharCorruptionDataset,
-        pairs: list[tuple[str, str]],
-        salient: float,
-        window: int,
-        framed: float,
-        by_odds: bool,
-    ) -> None:
-        self.documents, self.block_size = documents, documents.block_size
-        self.salient, self.window, self.framed = salient, window, framed
-        titles = [title_length(document) for document in documents.data]
-        self._titles = torch.tensor(titles)
-
-        pattern = name_pattern({place for _, place in pairs})
-        common = common_words(documents.data)
-        names = [
-            names_behind(title, document, pattern, common)
-            for title, document in zip(titles, documents.data, strict=True)
-        ]
-        self._names = torch.tensor([name for names_of_one in names for name in names_of_one] or [(0, 0)])
-        self._has_names = torch.tensor([len(names_of_one) > 0 for names_of_one in names])
-        if by_odds:
-            weights = answer_odds(documents.data, titles, names, pairs)
-        else:
-            weights = [[1.0] * len(names_of_one) for names_of_one in names]
-        # the names of document i share the million from i * MILLION on; where the part of each ends
-        ends: list[int] = []
-        for i, weights_of_one in enumerate(weights):
-            sums = list(accumulate(weights_of_one))
-            ends += [i * MILLION + round(MILLION * so_far / sums[-1]) for so_far in sums]
-        self._ends = torch.tensor(ends, dtype=torch.int64)
-
-        question, _ = pairs[0]
-        before, _, behind = question.rpartition(name_in(question))  # the last "W" of "Where was W born?"
-        frames = [
-            f"{before}{subject_of(title, document)}{behind} " if title else ""
-            for document, title in zip(documents.data, titles, strict=True)
-        ]
-        self._frame_lengths = torch.tensor([len(frame) for frame in frames])
-        self._frames = len(documents._ids) + torch.cumsum(self._frame_lengths, 0) - self._frame_lengths
-        self._ids = torch.cat((documents._ids, torch.tensor(documents.encode("".join(frames)), dtype=torch.int32)))
-
-    def __len__(self) -> int:
-        return len(self.documents)
-
-    def draw(self, indices: Tensor) -> Reading:
-        """What to read of the documents `indices` (B,), and which span of it to mask."""
-        kind, frame, which, left, right = torch.rand(5, len(indices), device=indices.device)
-        framed = frame < self.framed
-        document, title = self.documents._starts[indices], self._titles[indices]
-        head = torch.where(framed, self._frames[indices], document)
-        head_length = torch.where(framed, self._frame_lengths[indices], title)
-
-        name = torch.searchsorted(self._ends, indices * MILLION + (which * MILLION).long(), right=True)
-        start, end = self._names[name.clamp(max=len(self._names) - 1)].unbind(1)  # (B,), in the document
-        first = torch.maximum(title, start - (left * (self.window + 1)).long())
-        last = torch.minimum(self.documents._lengths[indices], end + (right * (self.window + 1)).long())
-        last = torch.minimum(last, first + self.documents.max_length - head_length)
-        moved = head_length - first  # from a place in the document to the same in the reading
-        reading = Reading(head, head_length, document + first, last + moved, start + moved, end - start)
-
-        salient = (kind < self.salient) & self._has_names[indices] & (end <= last)
-        plain = self.documents.draw(indices)
-        return Reading(*(torch.where(salient, a, b) for a, b in zip(reading, plain, strict=True)))
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The documents `indices` (B,), read: x and y of shape (B, block_size - 1), int64, where `indices` are."""
-        self.move_to(indices.device)
-        self.documents.move_to(indices.device)
-        return self.documents.corrupt(self._ids, self.draw(indices))
-
-
-def common_words(documents: list[str]) -> set[str]:
-    """The words that stand somewhere in small letters: "in" is one of them, "grodno" is none."""
-    words = set(chain.from_iterable(map(str.split, documents)))
-    return {word for word in words if word.islower()}
-
-
-def name_pattern(places: set[str]) -> re.Pattern[str]:
-    """Finds the words of a text, and as group 1 these places: "Rio de Janeiro", or the "Paris" of "Paris-born".
-
-    Words are "Saint-Denis", "St. Joseph" and the "Leiden" of "Leiden-born".
-    """
-    rests: dict[str, list[str]] = {}  # by the first two characters: no word is tried with all places
-    for place in sorted(places, key=len, reverse=True):
-        rests.setdefault(place[:2], []).append(re.escape(place[2:]))
-    place = "|".join(rf"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items())
-    return re.compile(rf"(?<!\w)({place})(?!\w)|(?:St\. )?\w+(?:(?!-born\b)['’-]\w*)*")
-
-
-def names_behind(title: int, document: str, pattern: re.Pattern[str], common: set[str]) -> list[tuple[int, int]]:
-    """Where the names behind a title of that length begin and end: the places of the name_pattern(), and elsewhere
-    capitalised words in a row; but none that only repeats the title, nor a common word that begins a sentence."""
-    names: list[tuple[int, int]] = []
-    goes_on = False  # the name found last, if a capitalised word follows
-    for word in pattern.finditer(document, title):
-        if word[1] or (word[0][0].isupper() and not (word[0].lower() in common and begins_sentence(word, title))):
-            if goes_on and not word[1] and document[names[-1][1] : word.start()] == " ":
-                names[-1] = names[-1][0], word.end()
-            else:
-                names.append(word.span())
-            goes_on = not word[1]
-    known = set(words_in(document[:title]))
-    return [(start, end) for start, end in names if not known.issuperset(words_in(document[start:end]))]
-
-
-def begins_sentence(word: re.Match[str], title: int) -> bool:
-    """Whether a word found in a document with a title of that length is the first of a sentence."""
-    return word.start() == title or word.string.endswith(SENTENCE_ENDS, title, word.start())
-
-
-def answer_odds(
-    documents: list[str], titles: list[int], names: list[list[tuple[int, int]]], pairs: list[tuple[str, str]]
-) -> list[list[float]]:
-    """For each name of each document, the odds that it is what a question asks for, up to a constant factor.
-
-    Naive Bayes with three features: the name ("January" never is), the two words before it ("born in" often are; all
-    years are alike), and how many places of the pairs come before it in the document (people are born before they
-    die). Counted where the pairs tell which name is the answer: the learned answer extraction of Lewis et al. 2021
-    (PAQ).
-    """
-    place_of = {name_in(question): place for question, place in pairs}
-    places = set(place_of.values())
-    tokens_in = re.compile(r"\w+|[^\w ]").findall
-
-    def features(document: str, title: int, names_of_one: list[tuple[int, int]]) -> Iterator[list[Feature]]:
-        undated, read, words, places_before = re.sub(r"\d", "0", document), title, [], 0
-        for start, end in names_of_one:
-            words = [*words, *tokens_in(undated[read:start])][-2:]
-            read = start
-            name = document[start:end]
-            yield [("name", name), ("behind", *words), ("places before", min(places_before, 2))]
-            places_before += name in places
-
-    counts: dict[bool, Counter[Feature]] = {True: Counter(), False: Counter()}  # by is-an-answer
-    totals = {True: 1, False: 1}
-    for document, title, names_of_one in zip(documents, titles, names, strict=True):
-        place = place_of.get(subject_of(title, document))
-        if place is None or all(document[start:end] != place for start, end in names_of_one):
-            continue
-        for of_name in features(document, title, names_of_one):
-            is_answer = ("name", place) in of_name
-            counts[is_answer].update(of_name)
-            totals[is_answer] += 1
-    prior = totals[True] / totals[False]  # the odds of what was never seen
-    seen = counts[True] | counts[False]
-    odds = {feature: (counts[True][feature] + prior) / (counts[False][feature] + 1) for feature in seen}
-
-    def weight(of_name: list[Feature]) -> float:
-        return math.prod([odds.get(feature, prior) for feature in of_name])
-
-    return [
-        list(map(weight, features(document, title, names_of_one)))
-        for document, title, names_of_one in zip(documents, titles, names, strict=True)
-    ]
+    """The characters of a text as uint32, in chunks, so that a text of gigabytes is never held three times."""
+    chunk = 2**22
+    for start in range(0, len(text), chunk):
+        yield np.frombuffer(text[start : start + chunk].encode("utf-32-le"), dtype=np.uint32)
 
 
 class NameDataset(BatchDataset):
-    """Questions and their places, `question MASK place MASK PAD...`, without loss on the question.
+    """Questions with their places, `question MASK place MASK PAD...`, without loss on the question.
 
-    `data` is the text of a TSV file, `name` what errors call it; the vocabulary is the pretraining dataset's. Raises
-    UserError for a row of the wrong form, outside the vocabulary, or too long for block_size.
+    `data` holds the pairs, or is the text of a TSV file; `name` is what errors call it. The vocabulary is that of the
+    pretraining dataset. Raises UserError for a row of the wrong form, outside the vocabulary, or too long for
+    the block.
     """
 
-    def __init__(self, pretraining_dataset: CharCorruptionDataset, data: str, name: str = "data") -> None:
+    PAD_CHAR, MASK_CHAR = CharCorruptionDataset.PAD_CHAR, CharCorruptionDataset.MASK_CHAR
+
+    def __init__(
+        self, pretraining_dataset: CharCorruptionDataset, data: str | list[tuple[str, str]], name: str = "data"
+    ) -> None:
         self.vocabulary = pretraining_dataset
+        self.stoi, self.itos = pretraining_dataset.stoi, pretraining_dataset.itos  # the course's names
         self.block_size = pretraining_dataset.block_size
-        self.data = parse_pairs(data, name)
-        mark = self.vocabulary.MASK_CHAR
+        self.data = parse_pairs(data, name) if isinstance(data, str) else data
+        mark = self.stoi[self.MASK_CHAR]
         ids: list[int] = []  # of all rows
         asked: list[int] = []  # the lengths of the questions
         lengths: list[int] = []  # of the rows, marks included
         for row, (question, place) in enumerate(self.data, 1):
             try:
-                ids += self.vocabulary.encode(question)
-                asked.append(len(question))
-                ids += [self.vocabulary.stoi[mark], *self.vocabulary.encode(place), self.vocabulary.stoi[mark]]
+                ids += [*self.vocabulary.encode(question), mark, *self.vocabulary.encode(place), mark]
             except ValueError as error:
                 raise UserError(f"{name}, line {row}: {error}") from None
+            asked.append(len(question))
             lengths.append(len(question) + len(place) + 2)
             if lengths[-1] > self.block_size:
                 raise UserError(
@@ -401,32 +207,36 @@ class NameDataset(BatchDataset):
         return len(self.data)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows `indices` (B,): x and y of shape (B, block_size - 1), int64, where `indices` are."""
+        """Rows `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
         self.move_to(indices.device)
         position = torch.arange(self.block_size, device=indices.device)  # (block_size,)
         source = (self._starts[indices][:, None] + position).clamp(max=self._ids.numel() - 1)
-        pad = self.vocabulary.stoi[self.vocabulary.PAD_CHAR]
+        pad = self.stoi[self.PAD_CHAR]
         string = self._ids[source].long().masked_fill(position >= self._lengths[indices][:, None], pad)
         x, y = inputs_and_targets(string)
         return x, y.masked_fill(position[1:] < self._asked[indices][:, None], pad)
 
 
 class MixedDataset(Dataset):
-    """Documents with questions among them: each document of a batch brings `questions` pairs, drawn at random.
+    """Documents mixed with questions: a batch of B documents also gets qa_per_document * B pairs, drawn at random.
 
-    Pretraining on both lets the model learn what a question asks for while it stores the facts (Allen-Zhu and Li 2023,
-    Physics of Language Models 3.1, mixed training).
+    The model thus learns what a question asks for while it stores the facts (mixed training: Allen-Zhu and Li 2023,
+    Physics of Language Models 3.1).
     """
 
-    def __init__(self, documents: BatchDataset, names: NameDataset, questions: float) -> None:
-        self.documents, self.names, self.questions = documents, names, questions
+    def __init__(self, documents: BatchDataset, names: NameDataset, qa_per_document: float) -> None:
+        self.documents, self.names, self.qa_per_document = documents, names, qa_per_document
 
     def __len__(self) -> int:
         return len(self.documents)
 
+    def most_rows(self, documents: int) -> int:
+        """The largest batch that so many documents can become."""
+        return documents + math.ceil(self.qa_per_document * documents)
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The documents `indices` (B,), then about questions * B pairs: x and y, int64 (rows, block_size - 1)."""
-        pairs = int(self.questions * len(indices) + torch.rand(()).item())  # right on average
+        """Documents `indices` (B,), then about qa_per_document * B pairs: x and y, int64 (rows, block_size - 1)."""
+        pairs = int(self.qa_per_document * len(indices) + torch.rand(()).item())  # right on average
         drawn = torch.randint(len(self.names), (pairs,), device=indices.device)
         parts = self.documents.batch(indices), self.names.batch(drawn)
         return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
@@ -440,6 +250,7 @@ def main(argv: list[str] | None = None) -> None:
         help="namedata: pairs of birth_places_train.tsv; charcorruption: corrupted documents of wiki.txt",
     )
     arguments = parser.parse_args(argv)
+    raise_on_interrupt()
     documents = CharCorruptionDataset(read_text("wiki.txt"), block_size=128, name="wiki.txt")
     print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
     if arguments.dataset_type == "namedata":

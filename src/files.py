@@ -1,9 +1,9 @@
-"""Reading what a user gives and writing what they get. No torch here, so that mistakes are answered at once."""
+"""Reading and writing files safely, and the names of all files that a run writes. No torch here."""
 
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +14,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+LARGEST_PROCESS_ID = 2**22  # on 64-bit Linux
 
 
 def read_bytes(path: str) -> bytes:
@@ -29,7 +31,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def decode(raw: bytes, path: str) -> str:
-    """UTF-8 text without its byte order mark, its lines ended by LF. Raises UserError for other bytes."""
+    """The UTF-8 text without its byte order mark, every line ended by LF. Raises UserError for other bytes."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -39,112 +41,116 @@ def decode(raw: bytes, path: str) -> str:
 
 
 def unix_lines(text: str) -> str:
-    """The text with its lines ended by LF, as Windows' CRLF (and what tools make of CRLF in haste, CRCRLF) is too."""
+    """The text with every line ended by LF instead of CRLF, or of the CRCRLF that some tools make of it."""
     return re.sub(r"\r+\n", "\n", text)
 
 
 def read_text(path: str) -> str:
-    """The text of a file that must hold some. Raises UserError."""
+    """The text of a file, which must not be empty. Raises UserError."""
     text = decode(read_bytes(path), path)
     if not text.strip():
         raise UserError(f"{path}: the file is empty")
     return text
 
 
-def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None]]:
-    """The (question, place) pairs of a TSV text, place None in every pair where the text holds no places.
-
-    `name` is what error messages call the text. Blank lines at the end are no rows. Raises UserError.
-    """
-    lines = unix_lines(text).split("\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    with_places = "\t" in lines[0] if lines else False
-    pairs: list[tuple[str, str | None]] = []
-    for number, line in enumerate(lines, 1):
-        question, *places = line.split("\t")
-        if not question.strip():
-            raise UserError(f"{name}, line {number}: no question; remove the line or write 'Where was NAME born?'")
-        if len(places) > 1:
-            raise UserError(f"{name}, line {number}: {len(places) + 1} columns, 'question<TAB>place' has 2")
-        if with_places != bool(places):
-            found, first = ("a", "none") if places else ("no", "one")
-            raise UserError(
-                f"{name}, line {number}: {found} tab, but line 1 has {first}; give every line a place, or no line"
-            )
-        if places and not places[0].strip():
-            raise UserError(f"{name}, line {number}: no place behind the tab")
-        pairs.append((question, places[0] if places else None))
-    return pairs
-
-
-def parse_pairs(text: str, name: str = "data") -> list[tuple[str, str]]:
-    """The (question, place) pairs of a TSV text in which every row has a place. Raises UserError."""
-    pairs = parse_questions(text, name)
-    if not pairs or pairs[0][1] is None:
-        raise UserError(f"{name}, line 1: no tab; training needs 'question<TAB>place' rows")
-    return [(question, place) for question, place in pairs if place is not None]
-
-
-def name_in(question: str) -> str:
-    """The NAME of 'Where was NAME born?', or the whole question when it is worded otherwise."""
-    match = re.fullmatch(r"Where was (.+) born\?", question)
-    return match[1] if match else question
-
-
-def read_predictions(path: str, pairs: Sequence[tuple[str, str | None]]) -> list[str]:
-    """The predictions in a file, one a line, for the questions of `pairs`. Raises UserError for another number."""
-    lines = decode(read_bytes(path), path).removesuffix("\n").split("\n")
-    if len(lines) != len(pairs):
-        raise UserError(f"{path}: {len(lines)} predictions for {len(pairs)} questions; evaluate again")
-    return lines
-
-
-def count_right(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
-    """How many predictions are the place of their pair."""
-    return sum(place == prediction for (_, place), prediction in zip(pairs, predictions, strict=True))
-
-
 @contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Makes an OSError, such as that of a full disk, a UserError: that `what`, which names it, cannot be written."""
+    """Turns an OSError, such as that of a full disk, into a UserError that says `what` cannot be written."""
     try:
         yield
     except OSError as error:
         raise UserError(f"{what} cannot be written ({error.strerror or error})") from None
 
 
+class OutputFiles:
+    """The names of all files that a run writes for one output, and of those that it keeps while it writes."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.record = f"{path}.json"  # how the parameters came about
+        self.state = f"{path}.state"  # what --resume reads, until the run is complete
+
+    def kept(self, epoch: int) -> str:
+        """The parameters that --keep_every keeps after an epoch."""
+        return f"{self.path}.{epoch}"
+
+    def is_kept(self, path: str) -> bool:
+        """Whether --keep_every may write this file, at some epoch, or its record."""
+        kept = re.escape(os.path.realpath(self.path)) + r"\.\d+(\.json)?"
+        return re.fullmatch(kept, os.path.realpath(path)) is not None
+
+    @property
+    def lock(self) -> Path:
+        target = resolve_link(self.path)
+        return target.with_name(f".{target.name}.lock")
+
+    def unfinished(self) -> Iterator[Path]:
+        """What killed runs had half written."""
+        target = resolve_link(self.path)
+        part = re.compile(rf"\.{re.escape(target.name)}(\.json|\.state|\.\d+|\.\d+\.json)?\.\d+\.part")
+        return (other for other in target.parent.iterdir() if part.fullmatch(other.name))
+
+
+def resolve_link(path: str) -> Path:
+    """The file that is written for `path`: links are followed."""
+    return Path(os.path.realpath(path))
+
+
+def part_of(target: Path, process: int) -> Path:
+    """Where that process writes what will be `target`."""
+    return target.with_name(f".{target.name}.{process}.part")
+
+
 def check_writable(path: str) -> None:
-    """Raises UserError unless a file can be written at `path`: said at the start, not after hours of training."""
+    """Raises UserError unless a file can be written at `path`: at the start, not after hours of training."""
     if not path:
         raise UserError("the name of an output is empty; name a file")
-    target = behind(path)
+    target = resolve_link(path)
     folder = target.parent if os.path.islink(path) else Path(path).parent
     if not folder.is_dir():
         raise UserError(f"{path}: the folder {folder} does not exist; create it first")
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder; name a file in it")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"{path}: is a device or the like; name a file")
+        raise UserError(f"{path}: is not a regular file; name one")
     with writing(f"{path}:"):
-        with suppress(FileNotFoundError):
-            os.lstat(part_of(target))  # refuses a name that is too long
+        check_name_fits(part_of(target, LARGEST_PROCESS_ID))
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+def check_name_fits(path: Path) -> None:
+    """Raises OSError where the file system takes no name of this length."""
+    with suppress(FileNotFoundError):
+        os.lstat(path)
+
+
+def check_folder(folder: Path, advice: str) -> None:
+    """Raises UserError, which ends in `advice`, unless files can be written in `folder` or it can be created."""
+    folder = Path(os.path.normpath(folder))
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    if not os.path.isdir(existing):
+        raise UserError(f"{folder}: {existing} is a file, not a folder; {advice}")
+    try:
+        check_name_fits(folder)
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); {advice}") from None
 
 
 @contextmanager
 def locked(path: str) -> Iterator[None]:
     """Holds the output `path` for this process: a second one that wants it gets a UserError.
 
-    The lock goes with the process, however it ends; what a killed one had half written is then removed. Where the
-    system (Windows) or the file system has no flock, nothing is held.
+    The lock ends with the process, however that ends; files that a killed one left half written are then removed.
+    Where the system (Windows) or the file system has no flock, nothing is held.
     """
     if fcntl is None:
         yield
         return
-    target = behind(path)
-    lock = target.with_name(f".{target.name}.lock")
+    files = OutputFiles(path)
+    lock = files.lock
     held = False
     while not held:
         with writing(f"{path}: its lock {lock}"):  # which another user's killed run may have left
@@ -161,37 +167,14 @@ def locked(path: str) -> Iterator[None]:
             return
         with suppress(FileNotFoundError):  # the run before may have removed this file between the two calls
             held = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
-    beside = r"(\.json|\.state|\.\d+|\.\d+\.json)?"  # what a run writes beside its parameters
-    for other in target.parent.iterdir():
-        if re.fullmatch(rf"\.{re.escape(target.name)}{beside}\.\d+\.part", other.name):
-            with suppress(PermissionError):  # another user's
-                other.unlink(missing_ok=True)
+    for part in files.unfinished():
+        with suppress(PermissionError):  # another user's
+            part.unlink(missing_ok=True)
     try:
         yield
     finally:
         lock.unlink(missing_ok=True)
         file.close()
-
-
-def check_folder(folder: Path) -> None:
-    """Raises UserError unless files can be written in `folder`, which may have to be made for it."""
-    folder = Path(os.path.normpath(folder))
-    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
-    if not os.path.isdir(existing):
-        raise UserError(f"{folder}: {existing} is in the way; it is a file")
-    with writing(f"{folder}:"), suppress(FileNotFoundError):
-        os.lstat(folder)  # refuses a name that is too long
-    check_writable(str(existing / "file"))
-
-
-def behind(path: str) -> Path:
-    """The file that is written for `path`: a link is followed."""
-    return Path(os.path.realpath(path))
-
-
-def part_of(target: Path) -> Path:
-    """Where this process writes what will be `target`."""
-    return target.with_name(f".{target.name}.{os.getpid()}.part")
 
 
 @contextmanager
@@ -200,8 +183,8 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
 
     A link is followed. Raises UserError where the disk is full or the like.
     """
-    target = behind(path)
-    part = part_of(target)
+    target = resolve_link(path)
+    part = part_of(target, os.getpid())
     try:
         with writing(f"{path}:"):
             with open(part, "wb") as file:

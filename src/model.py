@@ -1,32 +1,55 @@
-"""GPT: embeddings, blocks, head. Four variants differ in their attention and in how positions enter."""
+"""GPT: embeddings, blocks, head. recipe.VARIANTS says how the variants differ.
+
+Shapes: B is the batch size, T the number of positions, C = n_embd, nh = n_head, m = bottleneck_dim.
+"""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.nn import functional as F
 
-from attention import CausalCrossAttention, CausalSelfAttention, Dropout, RotarySelfAttention, SynthesizerAttention
+import attention
+from attention import CausalCrossAttention, Dropout
+from recipe import VARIANTS
 
 PAD = 0  # the id of the padding character; the loss ignores it
 
-# the attention inside an ordinary block of each variant
-ATTENTION = {
-    "vanilla": CausalSelfAttention,
-    "perceiver": CausalSelfAttention,
-    "synthesizer": SynthesizerAttention,
-    "rope": RotarySelfAttention,
+
+@dataclass(frozen=True)
+class Wiring:
+    """How the perceiver's first and last block use the embedded input x, the basis C and the inner blocks' output y.
+
+    The assignment leaves these choices open, and a params file does not show them.
+    """
+
+    residual: bool  # add C, and x in the last block, to the output of the attention
+    norm_input: bool  # keys and values of the first block: ln1(x), otherwise x
+    norm_query: bool  # query of the last block: ln1(x), otherwise x
+
+
+WIRINGS = {
+    # C + attn(ln1(x), ln1(C)) in the first block, x + attn(ln1(y), ln1(x)) in the last
+    "residual": Wiring(residual=True, norm_input=True, norm_query=True),
+    # C + attn(x, ln1(C)), x + attn(ln1(y), x)
+    "residual_raw_input": Wiring(residual=True, norm_input=False, norm_query=False),
+    # attn(ln1(x), ln1(C)), attn(ln1(y), x)
+    "direct_raw_query": Wiring(residual=False, norm_input=True, norm_query=False),
+    # attn(ln1(x), ln1(C)), attn(ln1(y), ln1(x))
+    "direct": Wiring(residual=False, norm_input=True, norm_query=True),
 }
 
 
 @dataclass
 class GPTConfig:
-    """What a GPT is built from; widths and lengths are counted in features and characters.
+    """The settings of a GPT. Lengths are in characters, widths in features.
 
-    Raises ValueError for an unknown variant, heads that do not divide n_embd, a bottleneck outside 1..block_size,
-    or a perceiver of fewer than two layers.
+    Raises ValueError for an unknown variant or wiring, and for an n_embd that is not a multiple of n_head. With a
+    bottleneck, also for a bottleneck_dim outside 1..block_size and for fewer than two layers. Setting an attribute that
+    is not a field raises AttributeError: the model would not read it.
     """
 
     vocab_size: int
@@ -39,21 +62,31 @@ class GPTConfig:
     embd_pdrop: float = 0.1
     resid_pdrop: float = 0.1
     attn_pdrop: float = 0.1
+    wiring: str = "residual"  # of the perceiver's projection blocks, a row of WIRINGS
 
     def __post_init__(self) -> None:
-        if self.variant not in ATTENTION:
-            raise ValueError(f"unknown variant {self.variant!r}: choose from {', '.join(ATTENTION)}")
+        if self.variant not in VARIANTS:
+            raise ValueError(f"unknown variant {self.variant!r}: choose from {', '.join(VARIANTS)}")
+        if self.wiring not in WIRINGS:
+            raise ValueError(f"unknown wiring {self.wiring!r}: choose from {', '.join(WIRINGS)}")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        if self.variant == "perceiver":
+        if VARIANTS[self.variant].bottleneck:
             if not 1 <= self.bottleneck_dim <= self.block_size:
                 raise ValueError(f"bottleneck_dim {self.bottleneck_dim} is not in 1..{self.block_size} (block_size)")
             if self.n_layer < 2:
-                raise ValueError("the perceiver needs n_layer of at least 2: one block down, one up")
+                raise ValueError(f"{self.variant} needs n_layer of at least 2: one block down, one block up")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        fields = self.__dataclass_fields__
+        if name not in fields:
+            advice = f'give variant="{name}"' if name in VARIANTS else f"its fields are {', '.join(fields)}"
+            raise AttributeError(f"GPTConfig has no field {name!r}; {advice}")
+        super().__setattr__(name, value)
 
 
 class MLP(nn.Sequential):
-    """The feed-forward half of a block, 4x as wide inside."""
+    """The feed-forward half of a block, four times as wide inside."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(
@@ -71,7 +104,7 @@ class Block(nn.Module):
         super().__init__()
         self.ln1 = nn.LayerNorm(config.n_embd)
         self.ln2 = nn.LayerNorm(config.n_embd)
-        self.attn = ATTENTION[config.variant](config, block_size)
+        self.attn = getattr(attention, VARIANTS[config.variant].attention)(config, block_size)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,28 +112,46 @@ class Block(nn.Module):
         x = x + self.attn(self.ln1(x))
         return x + self.mlp(self.ln2(x))
 
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """x (B, T, C), the input of forward() -> (B, nh, T, Tk)."""
+        return self.attn.weights(self.ln1(x))
+
 
 class DownProjectBlock(nn.Module):
-    """The perceiver's first block: a learned basis C asks the input, T positions become m (handout, equation 5)."""
+    """The perceiver's first block: a learned basis C queries the input, T positions become m (handout, equation 5)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.ln1 = nn.LayerNorm(config.n_embd)
         self.ln2 = nn.LayerNorm(config.n_embd)
         self.C = nn.Parameter(torch.empty(1, config.bottleneck_dim, config.n_embd))
-        nn.init.xavier_uniform_(self.C[0])  # of the matrix (m, C)
+        nn.init.xavier_uniform_(self.C[0])  # as a matrix (m, C)
         self.attn = CausalCrossAttention(config, config.block_size)
         self.mlp = MLP(config)
+        self.wiring = WIRINGS[config.wiring]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, C) -> (B, min(m, T), C). Basis vectors past T see all of x; no query may look at them."""
-        basis = self.C[:, : x.size(1)]
-        y = basis + self.attn(self.ln1(x), self.ln1(basis))
+        """x (B, T, C) -> (B, min(m, T), C). Skips the basis vectors past T: no query of the last block may see them."""
+        y = self.attn(*self.attention_inputs(x))  # (B, min(m, T), C)
+        if self.wiring.residual:
+            y = self.basis_for(x) + y
         return y + self.mlp(self.ln2(y))
+
+    def basis_for(self, x: Tensor) -> Tensor:
+        """x (B, T, C) -> (1, min(m, T), C)."""
+        return self.C[:, : x.size(1)]
+
+    def attention_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, T, C) -> the input of keys and values (B, T, C), and that of the query (1, min(m, T), C)."""
+        return self.ln1(x) if self.wiring.norm_input else x, self.ln1(self.basis_for(x))
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """x (B, T, C), the input of forward() -> (B, nh, min(m, T), T)."""
+        return self.attn.weights(*self.attention_inputs(x))
 
 
 class UpProjectBlock(nn.Module):
-    """The perceiver's last block: the embedded input asks the m inner positions (handout, equation 6)."""
+    """The perceiver's last block: the embedded input queries the m inner positions (handout, equation 6)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -108,33 +159,42 @@ class UpProjectBlock(nn.Module):
         self.ln2 = nn.LayerNorm(config.n_embd)
         self.attn = CausalCrossAttention(config, config.block_size)
         self.mlp = MLP(config)
+        self.wiring = WIRINGS[config.wiring]
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
-        """y (B, m, C) from the blocks, x (B, T, C) the embedded input -> (B, T, C)."""
-        x = x + self.attn(self.ln1(y), self.ln1(x))
-        return x + self.mlp(self.ln2(x))
+        """y (B, m, C) from the inner blocks, x (B, T, C) the embedded input -> (B, T, C)."""
+        z = self.attn(*self.attention_inputs(y, x))  # (B, T, C)
+        if self.wiring.residual:
+            z = x + z
+        return z + self.mlp(self.ln2(z))
+
+    def attention_inputs(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y (B, m, C), x (B, T, C) -> the input of keys and values (B, m, C), and that of the query (B, T, C)."""
+        return self.ln1(y), self.ln1(x) if self.wiring.norm_query else x
+
+    def attention_weights(self, y: Tensor, x: Tensor) -> Tensor:
+        """y (B, m, C), x (B, T, C), the inputs of forward() -> (B, nh, T, m)."""
+        return self.attn.weights(*self.attention_inputs(y, x))
 
 
 class GPT(nn.Module):
-    """A causal language model over characters (Radford et al. 2018), as the course's fork of minGPT has it."""
+    """A causal language model over characters (Radford et al. 2018), with the names of the course's fork of minGPT."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.block_size = config.block_size
-        self.variant = config.variant
-        perceiver = config.variant == "perceiver"
+        self.config = config = replace(config)  # a copy, and validated again: its fields may have changed
+        self.variant = variant = VARIANTS[config.variant]
 
         self.tok_emb = nn.Embedding(config.vocab_size, config.n_embd)
-        if config.variant != "rope":
+        if variant.learned_positions:
             self.pos_emb = nn.Parameter(torch.zeros(1, config.block_size, config.n_embd))
         self.drop = Dropout(config.embd_pdrop)
-        if perceiver:
+        n_blocks, length = config.n_layer, config.block_size
+        if variant.bottleneck:
             self.down_block = DownProjectBlock(config)
             self.up_block = UpProjectBlock(config)
-        n_block, length = (
-            (config.n_layer - 2, config.bottleneck_dim) if perceiver else (config.n_layer, config.block_size)
-        )
-        self.blocks = nn.Sequential(*(Block(config, length) for _ in range(n_block)))
+            n_blocks, length = config.n_layer - 2, config.bottleneck_dim
+        self.blocks = nn.Sequential(*(Block(config, length) for _ in range(n_blocks)))
         self.ln_f = nn.LayerNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.apply(self._init_weights)
@@ -147,66 +207,93 @@ class GPT(nn.Module):
             nn.init.zeros_(module.bias)
 
     def get_block_size(self) -> int:
-        """The longest sequence, in characters, that the model takes."""
-        return self.block_size
+        """The length of the longest sequence that the model takes, in characters."""
+        return self.config.block_size
 
     def num_parameters(self) -> int:
-        """The number of trained scalars; masks are not counted."""
+        """The number of trained scalars, without the masks."""
         return sum(p.numel() for p in self.parameters())
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The matrices inside the blocks, which Muon is made for; embeddings and head are none."""
+        """The matrices inside the blocks, which Muon trains: all but the embeddings and the head."""
         outside = (self.tok_emb.weight, self.head.weight)
         return [p for p in self.parameters() if p.dim() == 2 and all(p is not other for other in outside)]
 
     def matmul_weights(self) -> list[tuple[int, int]]:
-        """(n, most): n weights of matmuls meet at most so many positions of a sequence.
+        """Pairs (n, T): n weights of matmuls are each used for up to T positions of a sequence.
 
-        Behind the perceiver's bottleneck these are its m; the query of its basis, one for all rows, is left out.
+        In the perceiver, the weights inside the bottleneck are used for m positions. The query projection of its first
+        block is left out: it is computed once for the whole batch.
         """
         n = sum(p.numel() for p in (*self.hidden_matrices(), self.head.weight))
-        if self.variant != "perceiver":
-            return [(n, self.block_size)]
+        if not self.variant.bottleneck:
+            return [(n, self.config.block_size)]
         down, up = self.down_block, self.up_block
         inner = [self.blocks, down.attn.proj, down.mlp, up.attn.key, up.attn.value]
-        behind = sum(p.numel() for part in inner for p in part.parameters() if p.dim() == 2)
-        return [(n - behind - down.attn.query.weight.numel(), self.block_size), (behind, down.C.size(1))]
+        n_inner = sum(p.numel() for part in inner for p in part.parameters() if p.dim() == 2)
+        n_outer = n - n_inner - down.attn.query.weight.numel()
+        return [(n_outer, self.config.block_size), (n_inner, self.config.bottleneck_dim)]
 
-    def twin(self) -> "GPT":
-        """A model with the very same parameters, but gradients of its own, and dropout drawn from its `generator`.
+    def replica(self) -> "GPT":
+        """A model with the same parameters and buffers, but with its own gradients and its own `generator` for dropout.
 
-        So that several threads can go forward and backward at once, and end in the same gradients each time.
+        With one replica per thread, several threads run forward and backward at once, and the gradients stay the same.
         """
-        twin = copy.deepcopy(self)
-        twin.generator = torch.Generator()
-        for own, shared in zip(twin.parameters(), self.parameters(), strict=True):
+        replica = copy.deepcopy(self)
+        replica.generator = torch.Generator()
+        for own, shared in zip(replica.parameters(), self.parameters(), strict=True):
             own.data = shared.data
-        for module in twin.modules():
+        for own, shared in zip(replica.buffers(), self.buffers(), strict=True):
+            own.data = shared.data
+        for module in replica.modules():
             if isinstance(module, Dropout):
-                module.generator = twin.generator
-        return twin
+                module.generator = replica.generator
+        return replica
+
+    def embed(self, idx: Tensor) -> Tensor:
+        """idx (B, T) int64 -> (B, T, C). Raises ValueError when T is longer than block_size."""
+        T = idx.size(1)
+        if idx.size(1) > self.config.block_size:
+            raise ValueError(f"a sequence of {T} characters is longer than block_size {self.config.block_size}")
+
+        x = self.tok_emb(idx)  # (B, T, C)
+        if self.variant.learned_positions:
+            x = x + self.pos_emb[:, :T]
+        return self.drop(x)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Scores the next character at every position.
 
-        idx (B, T) int64, T <= block_size; targets (B, T) int64 with PAD where no loss falls. Returns logits
-        (B, T, vocab_size), and with targets the mean cross-entropy in nats a target character, else None. Raises
+        idx (B, T) int64, T <= block_size; targets (B, T) int64, PAD where no loss is wanted. Returns logits
+        (B, T, vocab_size), and the mean cross-entropy in nats per target character, or None without targets. Raises
         ValueError when T is longer than block_size.
         """
-        if idx.size(1) > self.block_size:
-            raise ValueError(f"a sequence of {idx.size(1)} characters is longer than block_size {self.block_size}")
-
-        x = self.tok_emb(idx)  # (B, T, C)
-        if self.variant != "rope":
-            x = x + self.pos_emb[:, : idx.size(1)]
-        x = self.drop(x)
-        if self.variant == "perceiver":
-            x = self.up_block(self.blocks(self.down_block(x)), x)
+        x = self.embed(idx)  # (B, T, C)
+        if self.variant.bottleneck:
+            y = self.blocks(self.down_block(x))  # (B, min(m, T), C)
+            x = self.up_block(y, x)  # (B, T, C)
         else:
-            x = self.blocks(x)
+            x = self.blocks(x)  # (B, T, C)
         logits = self.head(self.ln_f(x))  # (B, T, vocab_size)
 
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
         return logits, loss
+
+    def attention_weights(self, idx: Tensor) -> list[Tensor]:
+        """The attention weights of every layer for idx (B, T): a list of (B, nh, Tq, Tk), in the order of computation.
+
+        Call it in eval mode: the layers' inputs have dropout in training mode. Raises ValueError as forward() does.
+        """
+        x = embedded = self.embed(idx)  # (B, T, C)
+        weights = []
+        if self.variant.bottleneck:
+            weights.append(self.down_block.attention_weights(x))
+            x = self.down_block(x)  # (B, min(m, T), C)
+        for block in self.blocks:
+            weights.append(block.attention_weights(x))
+            x = block(x)
+        if self.variant.bottleneck:
+            weights.append(self.up_block.attention_weights(x, embedded))
+        return weights

@@ -1,80 +1,185 @@
-"""The recipes: every setting of training that a name on the command line stands for, in one table."""
+"""Every setting, once: the variants, the recipes, and the one frozen object that says what a run is.
 
-from dataclasses import dataclass
+No torch here, so that --help and mistakes are answered at once.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from cli import UserError
+
+BLOCK_SIZE = 128  # characters
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How one kind of model differs from the others; its parts are classes of attention.py and model.py."""
+
+    attention: str  # the class of attention.py inside an ordinary block
+    learned_positions: bool = True
+    bottleneck: bool = False  # the body: one block down to bottleneck_dim positions, blocks on those, one block up
+    bottleneck_dim: int = 32  # what the scripts train it with; --bottleneck_dim has the course's default
+
+
+VARIANTS = {
+    "vanilla": Variant("CausalSelfAttention"),
+    "perceiver": Variant("CausalSelfAttention", bottleneck=True, bottleneck_dim=64),
+    "synthesizer": Variant("SynthesizerAttention"),
+    "rope": Variant("RotarySelfAttention", learned_positions=False),
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to pretrain and finetune."""
+    """How to pretrain and finetune. Probabilities and shares are in [0, 1]; tokens count padding."""
 
+    name: str
     pretrain_epochs: int
     pretrain_batch_size: int  # documents
-    pretrain_lr: float
-    pretrain_warmup_tokens: int  # in which the rates rise linearly to these; padding counts
-    muon_lr: float  # of Muon on the matrices inside the blocks while pretraining; 0: AdamW trains all
+    pretrain_lr: float  # highest rate of AdamW
+    pretrain_warmup_tokens: int  # linear warm-up of both optimizers
+    muon_lr: float  # highest rate of Muon on the matrices inside the blocks, in pretraining; 0: AdamW trains all
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
-    salient: float  # share of the readings whose masked span is a name in the document, read with little else
-    window: int  # characters before and behind such a name, at most
-    framed: float  # share of them that are read behind the question about the document's title
-    by_odds: bool  # names are drawn as the finetuning pairs make them likely to be an answer; else all alike
-    questions: float  # finetuning pairs mixed into pretraining, for each document
-    decay_within_run: bool  # to a tenth at the end of the run; else towards 200 epochs' worth of text, and up again
-    scratch_epochs: int  # finetuning without --reading_params_path
+    entity_mask_prob: float  # how often the masked span is a named entity, read with little context
+    context_chars: int  # characters before and after such an entity, at most
+    question_prefix_prob: float  # how often it is read after the question about its document's title
+    weight_by_answer_odds: bool  # draw entities as the pairs make them likely answers; else uniformly
+    qa_per_document: float  # finetuning pairs mixed into pretraining, for each document
+    decay_to_end_of_run: bool  # otherwise the course's cosine: lowest near epoch 200, then rising
+    scratch_epochs: int  # of finetuning without pretrained parameters
     finetune_epochs: int
     finetune_batch_size: int
     finetune_lr: float
 
     @property
-    def reading(self) -> tuple[float, int, float, bool]:
-        """What SalientSpanDataset is told."""
-        return self.salient, self.window, self.framed, self.by_odds
-
-    @property
     def pretrains_on_pairs(self) -> bool:
-        """Whether pretraining needs the finetuning pairs: their questions, or how a question is worded."""
-        return self.questions > 0 or self.salient > 0
+        """Whether pretraining needs the finetuning pairs: to mix them in, or for the wording of a question."""
+        return self.qa_per_document > 0 or self.entity_mask_prob > 0
 
 
 RECIPES = {
-    "course": Recipe(
-        pretrain_epochs=650,
-        pretrain_batch_size=128,
-        pretrain_lr=6e-3,
-        pretrain_warmup_tokens=512 * 20,
-        muon_lr=0.0,
-        decay_all=True,  # else it hardly learns at this rate: docs/results.md
-        dropout=0.1,
-        salient=0.0,
-        window=0,
-        framed=0.0,
-        by_odds=False,
-        questions=0.0,
-        decay_within_run=False,
-        scratch_epochs=75,
-        finetune_epochs=10,
-        finetune_batch_size=256,
-        finetune_lr=6e-4,
-    ),
-    # Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; likely answers: Lewis et al. 2021;
-    # questions among the text: Allen-Zhu and Li 2023
-    "fast": Recipe(
-        pretrain_epochs=60,
-        pretrain_batch_size=64,
-        pretrain_lr=3e-3,
-        pretrain_warmup_tokens=512 * 20,
-        muon_lr=0.02,
-        decay_all=False,
-        dropout=0.0,
-        salient=0.9,
-        window=12,
-        framed=1.0,
-        by_odds=True,
-        questions=0.02,
-        decay_within_run=True,
-        scratch_epochs=75,
-        finetune_epochs=2,
-        finetune_batch_size=32,
-        finetune_lr=1.5e-4,
-    ),
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="course",
+            pretrain_epochs=650,
+            pretrain_batch_size=128,
+            pretrain_lr=6e-3,
+            pretrain_warmup_tokens=512 * 20,
+            muon_lr=0.0,
+            decay_all=True,  # otherwise it hardly learns at this rate: docs/results.md
+            dropout=0.1,
+            entity_mask_prob=0.0,
+            context_chars=0,
+            question_prefix_prob=0.0,
+            weight_by_answer_odds=False,
+            qa_per_document=0.0,
+            decay_to_end_of_run=False,
+            scratch_epochs=75,
+            finetune_epochs=10,
+            finetune_batch_size=256,
+            finetune_lr=6e-4,
+        ),
+        # Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; likely answers: Lewis et al. 2021;
+        # questions among the documents: Allen-Zhu and Li 2023
+        Recipe(
+            name="fast",
+            pretrain_epochs=60,
+            pretrain_batch_size=64,
+            pretrain_lr=3e-3,
+            pretrain_warmup_tokens=512 * 20,
+            muon_lr=0.02,
+            decay_all=False,
+            dropout=0.0,
+            entity_mask_prob=0.9,
+            context_chars=12,
+            question_prefix_prob=1.0,
+            weight_by_answer_odds=True,
+            qa_per_document=0.02,
+            decay_to_end_of_run=True,
+            scratch_epochs=75,
+            finetune_epochs=2,
+            finetune_batch_size=32,
+            finetune_lr=1.5e-4,
+        ),
+    )
 }
+
+
+def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with NAME=VALUE settings changed. Raises UserError."""
+    kinds = {field.name: field.type for field in fields(Recipe) if field.name != "name"}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        try:
+            value = {"True": True, "False": False}[text] if kinds[name] is bool else kinds[name](text)
+        except (ValueError, KeyError):
+            raise UserError(f"{setting}: not NAME=VALUE of a setting in src/recipe.py") from None
+        if name.endswith(("_epochs", "_size")) and value < 1:
+            raise UserError(f"{setting}: must be at least 1")
+        recipe = replace(recipe, **{name: value})
+    return recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command with every setting decided: passed on, recorded beside the parameters, compared by --resume."""
+
+    function: str  # pretrain, finetune, evaluate or ask
+    variant: str
+    pretrain_corpus_path: str
+    recipe: Recipe  # with the changes of the command line
+    bottleneck_dim: int = 32
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    micro_batch_rows: int = 0  # 0: chosen by the engine
+    question: str | None = None  # the template, "Where was {name} born?"; None: found in the pairs or the record
+    reading_params_path: str | None = None
+    finetune_corpus_path: str | None = None
+    eval_corpus_path: str | None = None
+    names: tuple[str, ...] = ()
+    writing_params_path: str | None = None
+    outputs_path: str | None = None
+    report_path: str | None = None
+    resume: bool = False
+    keep_every: int = 0  # epochs; 0: keep none on the way
+    checkpoint_minutes: float = 5.0
+    tb_folder: str = "expt"
+    tb_expt_name: str = "run"
+
+    def __post_init__(self) -> None:
+        if self.keep_every > self.epochs > 0:
+            raise UserError(
+                f"--keep_every {self.keep_every} is more than the {self.epochs} epochs of this {self.function}"
+            )
+        if self.bottleneck_dim > BLOCK_SIZE:
+            raise UserError(f"--bottleneck_dim {self.bottleneck_dim} is longer than the block of {BLOCK_SIZE}")
+
+    @property
+    def trains(self) -> bool:
+        return self.function in ("pretrain", "finetune")
+
+    @property
+    def uses_pairs(self) -> bool:
+        """Whether this run reads the pairs of --finetune_corpus_path, if they are given."""
+        return {
+            "pretrain": self.recipe.pretrains_on_pairs,
+            "finetune": True,
+            "evaluate": self.report_path is not None,
+            "ask": False,
+        }[self.function]
+
+    @property
+    def output(self) -> str | None:
+        """The file that this run is for; None for ask, which prints."""
+        return self.writing_params_path or self.outputs_path
+
+    @property
+    def epochs(self) -> int:
+        """How often the data is read; 0 where nothing is trained."""
+        from_scratch = self.reading_params_path is None
+        return {
+            "pretrain": self.recipe.pretrain_epochs,
+            "finetune": self.recipe.scratch_epochs if from_scratch else self.recipe.finetune_epochs,
+        }.get(self.function, 0)

@@ -1,6 +1,9 @@
-"""A small world that the tests share."""
+"""The small world, the small model and the processes that the tests share."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +13,13 @@ import pytest
 import torch
 
 from dataset import CharCorruptionDataset
+from model import GPT, GPTConfig
+from recipe import VARIANTS as VARIANT_TABLE
 
 torch.backends.mps.is_available = lambda: False
 
-VARIANTS = ["vanilla", "perceiver", "synthesizer", "rope"]
+ROOT = Path(__file__).parents[1]
+VARIANTS = list(VARIANT_TABLE)
 PEOPLE = [
     ("Ada Lovelace", "London"),
     ("Björk", "Reykjavík"),
@@ -36,13 +42,50 @@ def documents() -> CharCorruptionDataset:
     return CharCorruptionDataset(WIKI, 128)
 
 
+QUESTIONS = "".join(f"Where was {name} born?\n" for name, _ in PEOPLE)
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> Path:
-    """A folder with the text and the pairs, and the current one."""
-    (tmp_path / "wiki.txt").write_text(WIKI, encoding="utf-8")
-    (tmp_path / "pairs.tsv").write_text(PAIRS, encoding="utf-8")
+    """A folder with the text, the pairs under several names and the questions; it is the current folder."""
+    files = {
+        "wiki.txt": WIKI,
+        "pairs.tsv": PAIRS,
+        "birth_places_train.tsv": PAIRS,
+        "birth_dev.tsv": PAIRS,
+        "birth_test_inputs.tsv": QUESTIONS,
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def small_model(vocab_size: int, variant: str = "vanilla", dropout: float = 0.1, block_size: int = 128, **sizes) -> GPT:
+    """A GPT of some ten thousand parameters."""
+    sizes = {"n_layer": 3, "n_head": 2, "n_embd": 32, "bottleneck_dim": 16} | sizes
+    drop = {"embd_pdrop": dropout, "resid_pdrop": dropout, "attn_pdrop": dropout}
+    return GPT(GPTConfig(vocab_size, block_size, variant=variant, **sizes, **drop))
+
+
+def restore_interrupts() -> None:
+    """Called in a child process: the tests may run in the background, where a shell has SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """A command of the project, run as a user would run it."""
+    words = (sys.executable, *words)
+    return subprocess.run(
+        words,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        preexec_fn=restore_interrupts,
+    )
 
 
 class Regression(torch.nn.Module):

@@ -1,10 +1,10 @@
-"""What attention can do, computed: each test is a numbered claim of docs/attention.md."""
+"""What attention can do: each test checks the claim of docs/attention.md with the same number."""
 
 import numpy as np
 import pytest
 
 N, D = 8, 32  # keys, features
-A, B = 2, 5  # the two that are wanted
+A, B = 2, 5  # the two keys that the query asks for
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -68,23 +68,23 @@ def test_claim_4_small_noise_leaves_the_average(rng):
     assert np.abs(weights[:, [A, B]] - 0.5).max() < 0.01
 
 
-def test_claim_5_one_head_swings_when_a_key_varies_in_length(rng):
+def test_claim_5_one_head_flips_when_a_key_varies_in_length(rng):
     means, t = orthonormal(rng, N), 30.0
     weights = softmax(sampled_keys(rng, means, 0.5) @ (t * (means[A] + means[B])))[:, A]
-    assert (weights > 0.99).mean() > 0.4 and (weights < 0.01).mean() > 0.4  # seldom near a half
+    assert (weights > 0.99).mean() > 0.4 and (weights < 0.01).mean() > 0.4  # rarely near one half
     assert weights.mean() == pytest.approx(0.5, abs=0.03)
     assert weights.std() > 0.45  # of at most 0.5
 
 
-def test_claim_6_two_heads_do_not(rng):
+def test_claim_6_two_heads_keep_the_average_when_a_key_varies_in_length(rng):
     means, t = orthonormal(rng, N), 30.0
     keys = sampled_keys(rng, means, 0.5)
     one, two = softmax(keys @ (t * means[A])), softmax(keys @ (t * means[B]))
     weights = ((one + two) / 2)[:, [A, B]]
-    usual = keys[:, A] @ means[A] > 0.3  # the handouts leave keys that turned round aside
+    usual = keys[:, A] @ means[A] > 0.3  # the handouts ignore keys that point backwards
     assert usual.mean() > 0.8
     assert np.abs(weights[usual] - 0.5).max() < 0.01
-    assert two[:, B].min() > 0.99  # the second head never notices
+    assert two[:, B].min() > 0.99  # the second head is not affected
 
 
 def self_attention(x: np.ndarray, Q: np.ndarray, K: np.ndarray, V: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def test_claim_7_without_matrices_a_position_finds_itself(words):
         assert np.linalg.norm(found - b) > 6  # nowhere near u_b
 
 
-def test_claim_8_matrices_separate_where_to_look_from_what_to_fetch(words):
+def test_claim_8_matrices_separate_where_to_look_from_what_to_copy(words):
     a, b, c, d = words
     length = a @ a
     V = (np.outer(b, b) - np.outer(c, c)) / length

@@ -1,4 +1,4 @@
-"""Params files: both ways, refused when they are something else, never half written."""
+"""Params files travel both ways, are refused when they are something else, and are never half written."""
 
 import os
 
@@ -24,7 +24,7 @@ def test_parameters_travel(tmp_path, variant, prefix):
     plain = torch.load(path, weights_only=True)
     torch.save({prefix + name: value for name, value in plain.items()}, path)
     other = GPT(config(variant))
-    load_params(other, path, config(variant), "wiki.txt")
+    load_params(other, path, "wiki.txt")
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])
     assert trained_as(plain)["variant"] == variant
@@ -34,7 +34,7 @@ def test_a_table_of_rotations_in_the_file_is_no_hindrance(tmp_path):
     path = str(tmp_path / "a.params")
     model = GPT(config("rope"))
     torch.save(model.state_dict() | {"blocks.0.attn.rope_cache": torch.zeros(24, 4, 2)}, path)
-    load_params(GPT(config("rope")), path, config("rope"), "wiki.txt")
+    load_params(GPT(config("rope")), path, "wiki.txt")
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_a_table_of_rotations_in_the_file_is_no_hindrance(tmp_path):
         (GPTConfig(20, 24, 2, 2, 16), config("vanilla"), "not the parameters of a vanilla model"),
     ],
 )
-def test_a_file_of_something_else_is_refused_with_what_it_is(tmp_path, written, read, message):
+def test_other_file_is_refused_with_what_it_is(tmp_path, written, read, message):
     path = str(tmp_path / "a.params")
     save_params(GPT(written), path)
     with pytest.raises(UserError, match=message) as error:
-        load_params(GPT(read), path, read, "wiki.txt")
+        load_params(GPT(read), path, "wiki.txt")
     assert str(error.value).startswith(path) and "\n" not in str(error.value)
 
 
@@ -86,14 +86,14 @@ def test_broken_files_end_in_one_line(tmp_path, make):
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
-def test_a_command_that_is_no_text_is_recorded(tmp_path):
+def test_command_with_bytes_that_are_not_utf8_is_recorded(tmp_path):
     path = str(tmp_path / "a.params")
     save_params(GPT(config("vanilla")), path, {"command": "run.py caf\udce9"})  # as Python has bytes that are not UTF-8
     assert read_record(path)["command"] == "run.py caf\udce9"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no limits of this kind")
-def test_a_full_disk_leaves_the_file_that_was_there(tmp_path):
+def test_full_disk_leaves_the_old_file(tmp_path):
     import resource
 
     path = tmp_path / "a.params"

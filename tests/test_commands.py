@@ -1,47 +1,25 @@
 """Every command, end to end on a small world, and every mistake that a user can make on the command line."""
 
+import errno
 import os
 import subprocess
 import sys
-import time
+import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, PEOPLE, VARIANTS, WIKI
+from conftest import PAIRS, PEOPLE, ROOT, VARIANTS, WIKI, command
 
 import attention
-import model
 import run
+import steps
 from cli import UserError
-from recipe import RECIPES
-
-ROOT = Path(__file__).parents[1]
-QUESTIONS = "".join(f"Where was {name} born?\n" for name, _ in PEOPLE)
-
-
-def command(*words: str, cwd: Path) -> subprocess.CompletedProcess:
-    """A command of the project, run from `cwd` as a user would."""
-    return subprocess.run(
-        [sys.executable, *words], cwd=cwd, capture_output=True, text=True, encoding="utf-8", timeout=120
-    )
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch) -> Path:
-    """A folder with the four data files, and the current one."""
-    files = {
-        "wiki.txt": WIKI,
-        "birth_places_train.tsv": PAIRS,
-        "birth_dev.tsv": PAIRS,
-        "birth_test_inputs.tsv": QUESTIONS,
-    }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from model import GPT, GPTConfig
+from recipe import RECIPES, Variant
+from recipe import VARIANTS as VARIANT_TABLE
 
 
 def chain(variant: str, recipe: str) -> None:
@@ -59,10 +37,14 @@ def chain(variant: str, recipe: str) -> None:
 
 @pytest.mark.parametrize("recipe", ["course", "fast"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_chain(world, capsys, variant, recipe):
+def test_pretrain_finetune_evaluate(world, capsys, variant, recipe):
     chain(variant, recipe)
     out = capsys.readouterr().out
-    parameters = sum(p.numel() for n, p in torch.load(f"{variant}.finetune.params").items() if "mask" not in n)
+    parameters = sum(
+        p.numel()
+        for n, p in torch.load(f"{variant}.finetune.params").items()
+        if not n.endswith((".mask", ".rope_cache"))
+    )
     assert f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique.\n" in out
     assert f"number of parameters: {parameters}\n" in out
     assert "Correct: " in out and " out of 6.0: " in out
@@ -73,15 +55,21 @@ def test_the_chain(world, capsys, variant, recipe):
     assert len(list(Path("expt/run").glob(f"*-{variant}-*/events*"))) == 2
 
 
-def test_a_variant_of_one_s_own_needs_no_more_than_the_readme_says(world, monkeypatch, capsys):
-    monkeypatch.setitem(model.ATTENTION, "mine", type("Mine", (attention.CausalSelfAttention,), {}))
-    monkeypatch.setattr(run, "VARIANTS", [*VARIANTS, "mine"])
+def test_new_variant_is_one_class_and_one_row(world, monkeypatch, capsys):
+    monkeypatch.setattr(attention, "Mine", type("Mine", (attention.CausalSelfAttention,), {}), raising=False)
+    monkeypatch.setitem(VARIANT_TABLE, "mine", Variant("Mine"))
     chain("mine", "course")
     assert "Correct: " in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"mine\.finetune\.params: was trained as mine, not vanilla; say 'mine'"):
+    with pytest.raises(UserError, match=r"mine\.finetune\.params: was trained as mine, not vanilla; give 'mine'"):
         run.main(
             ["evaluate", "vanilla", "wiki.txt", "--reading_params_path", "mine.finetune.params", *EVALUATE.split()[2:]]
         )
+
+
+def test_new_recipe_is_one_entry(world, monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "mine", replace(RECIPES["fast"], name="mine", context_chars=3))
+    chain("vanilla", "mine")
+    assert "Correct: " in capsys.readouterr().out
 
 
 def finetune(seed: int, *more: str) -> dict[str, torch.Tensor]:
@@ -98,7 +86,7 @@ def test_a_seed_repeats_a_run_and_finetuning_learns_the_pairs(world, capsys):
     assert "epoch 40: dev accuracy (%) 100" in capsys.readouterr().out
 
 
-def test_what_was_finetuned_is_what_answers(world, capsys):
+def test_finetuned_parameters_answer_and_can_be_finetuned_further(world, capsys):
     finetune(1, "--finetune_lr", "1e-3")
     words = "rope wiki.txt --reading_params_path a.params"
     run.main(["evaluate", *words.split(), "--eval_corpus_path", "birth_dev.tsv", "--outputs_path", "p"])
@@ -113,16 +101,14 @@ def test_what_was_finetuned_is_what_answers(world, capsys):
 
 @pytest.fixture
 def trainers(monkeypatch) -> list:
-    """The trainers that run.py makes from here on; they do not train."""
-    import trainer
-
+    """The trainers that commands make from here on; they do not train."""
     made = []
 
-    class Captured(trainer.Trainer):
+    class Captured(steps.Trainer):
         def train(self) -> None:
             made.append(self)
 
-    monkeypatch.setattr(trainer, "Trainer", Captured)
+    monkeypatch.setattr(steps, "Trainer", Captured)
     return made
 
 
@@ -141,8 +127,7 @@ def trainers(monkeypatch) -> list:
 )
 def test_recipes_reach_the_trainer(world, trainers, words, expected):
     from checkpoint import save_params
-    from model import GPT, GPTConfig
-    from trainer import learning_rate_multiplier
+    from optim import learning_rate_multiplier
 
     save_params(GPT(GPTConfig(len(set(WIKI)) + 2, 128)), "a.params")
     function, *options = words.split()
@@ -163,15 +148,15 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
     assert len(trainers[0].train_dataset) == (7 if function == "pretrain" else 6)
 
 
-def test_a_longer_warm_up_is_for_pretraining_alone(world, trainers, monkeypatch):
-    monkeypatch.setitem(RECIPES, "longer", replace(RECIPES["course"], pretrain_warmup_tokens=999))
+def test_warmup_setting_applies_to_pretraining_only(world, trainers, monkeypatch):
+    monkeypatch.setitem(RECIPES, "longer", replace(RECIPES["course"], name="longer", pretrain_warmup_tokens=999))
     common = "vanilla wiki.txt --recipe longer --writing_params_path b --finetune_corpus_path birth_places_train.tsv"
     for function in ("pretrain", "finetune"):
         run.main([function, *common.split()])
     assert [trainer.config.warmup_tokens for trainer in trainers] == [999, 512 * 20]
 
 
-def test_questions_that_cannot_be_asked_are_named_and_the_rest_is_answered(world, capsys):
+def test_unanswerable_questions_are_named_and_the_rest_answered(world, capsys):
     finetune(1)
     long = "W" * 127
     Path("birth_test_inputs.tsv").write_text(f"Where was Björk born?\nWhere was 王 born?\n{long}\n", encoding="utf-8")
@@ -183,12 +168,8 @@ def test_questions_that_cannot_be_asked_are_named_and_the_rest_is_answered(world
     assert "line 2: the character '王'" in lines[0] and "line 3: the question has 127" in lines[1]
 
 
-def test_every_attention_can_be_named():
-    assert sorted(model.ATTENTION) == sorted(run.VARIANTS)
-
-
-def test_defaults_that_no_recipe_decides():
-    defaults = run.parse_arguments(["pretrain", "vanilla", "w", "--writing_params_path", "a"])
+def test_defaults_outside_the_recipes():
+    defaults = run.parse(["pretrain", "vanilla", "w", "--writing_params_path", "a"])
     assert (defaults.bottleneck_dim, defaults.tb_expt_name, defaults.seed) == (32, "run", 0)
 
 
@@ -204,7 +185,7 @@ def test_inspection_commands(world, dataset):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell pipe")
-def test_a_reader_that_leaves_early_sees_no_traceback(world):
+def test_closed_pipe_causes_no_traceback(world):
     first_line = f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique.\n"
     for words, read in {
         f"-u '{ROOT / 'src/dataset.py'}' namedata | head -1": first_line,
@@ -230,17 +211,9 @@ def test_london_baseline(world):
 @pytest.mark.parametrize(
     ("script", "mentioned"),
     [
-        (
-            "src/run.py",
-            [
-                "--bottleneck_dim",
-                "--pretrain_lr",
-                "course: 0.006, fast: 0.003",
-                "course: 650",
-                "75 or 10",
-                "default: 0)",
-            ],
-        ),
+        ("src/run.py", ["pretrain", "finetune", "evaluate", "ask", "run.py FUNCTION --help"]),
+        ("src/run.py pretrain", ["--bottleneck_dim", "--pretrain_lr", "course: 0.006, fast: 0.003", "default: 0)"]),
+        ("src/run.py finetune", ["course: 75 or 10", "--finetune_corpus_path"]),
         ("src/dataset.py", ["namedata", "charcorruption"]),
         ("london_baseline.py", ["default: birth_dev.tsv"]),
         ("benchmarks/speed.py", ["speed.py step", "speed.py documents"]),
@@ -248,10 +221,23 @@ def test_london_baseline(world):
     ],
 )
 def test_help_names_the_options_and_their_defaults(world, script, mentioned):
-    result = command(str(ROOT / script), "--help", cwd=world)
+    path, *function = script.split()
+    result = command(str(ROOT / path), *function, "--help", cwd=world)
     text = " ".join(result.stdout.split())
     assert result.returncode == 0 and all(word in text for word in mentioned)
     assert "default: None" not in text and "default: False" not in text
+
+
+def test_help_shows_only_the_options_of_the_function(world):
+    shown = {f: command(str(ROOT / "src/run.py"), f, "--help", cwd=world).stdout for f in run.FUNCTIONS}
+    assert "--resume" in shown["pretrain"] and "--resume" not in shown["evaluate"]
+    assert "--outputs_path" in shown["evaluate"] and "--outputs_path" not in shown["pretrain"]
+    assert "NAME" in shown["ask"] and "--finetune_lr" not in shown["pretrain"]
+
+
+def test_wrong_start_ends_in_one_line():
+    result = command("-m", "src.run", cwd=ROOT)
+    assert (result.returncode, result.stderr) == (2, "run.py: error: start it as 'python src/run.py'\n")
 
 
 def test_help_does_not_wait_for_torch(world):
@@ -264,20 +250,20 @@ TRAIN = f"{PRETRAIN} --finetune_corpus_path birth_places_train.tsv"
 EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path p"
 
 
-def test_a_setting_of_another_step_is_named(capsys):
-    run.parse_arguments(f"pretrain rope wiki.txt {PRETRAIN} --finetune_lr 1e-3 --pretrain_lr 1e-3".split())
-    assert capsys.readouterr().err == "--finetune_lr changes nothing here: this is pretrain\n"
-    run.parse_arguments(f"evaluate rope wiki.txt {EVALUATE} --pretrain_epochs 3".split())
-    assert capsys.readouterr().err == "--pretrain_epochs changes nothing here: this is evaluate\n"
+def test_option_without_effect_gets_a_warning(capsys):
+    run.parse(f"pretrain rope wiki.txt {PRETRAIN} --finetune_lr 1e-3 --pretrain_lr 1e-3".split())
+    assert capsys.readouterr().err == "warning: --finetune_lr has no effect in pretrain\n"
+    run.parse(f"evaluate rope wiki.txt {EVALUATE} --pretrain_epochs 3".split())
+    assert capsys.readouterr().err == "warning: --pretrain_epochs has no effect in evaluate\n"
     for words, here in (
         (f"pretrain rope wiki.txt {TRAIN}", "pretrain --recipe course"),
         (f"evaluate rope wiki.txt {EVALUATE} --finetune_corpus_path pairs.tsv", "evaluate without --report_path"),
         ("ask rope wiki.txt --reading_params_path a --finetune_corpus_path pairs.tsv", "ask"),
     ):
-        run.parse_arguments(words.split())
-        assert capsys.readouterr().err == f"--finetune_corpus_path changes nothing here: this is {here}\n"
-    run.parse_arguments(f"pretrain rope wiki.txt {TRAIN} --recipe fast".split())
-    run.parse_arguments(f"evaluate rope wiki.txt {EVALUATE} --report_path r --finetune_corpus_path pairs.tsv".split())
+        run.parse(words.split())
+        assert capsys.readouterr().err == f"warning: --finetune_corpus_path has no effect in {here}\n"
+    run.parse(f"pretrain rope wiki.txt {TRAIN} --recipe fast".split())
+    run.parse(f"evaluate rope wiki.txt {EVALUATE} --report_path r --finetune_corpus_path pairs.tsv".split())
     assert capsys.readouterr().err == ""
 
 
@@ -309,22 +295,31 @@ def test_a_setting_of_another_step_is_named(capsys):
         ),
         (
             "ask rope wiki.txt --reading_params_path a.params --eval_corpus_path birth_dev.tsv",
-            "ask takes names, not --eval_corpus_path; evaluate answers",
+            "--eval_corpus_path does not apply to ask",
         ),
         (f"pretrain vanilla wiki.txt {PRETRAIN} --seed -1", "--seed: invalid seed value: '-1'"),
         (f"pretrain vanilla wiki.txt {PRETRAIN} --seed 5000000000", "--seed: invalid seed value"),
         (
             f"pretrain vanilla wiki.txt {PRETRAIN} --tb_expt_name x --outputs_path p",
-            "pretrain writes nothing to --outputs",
+            "--outputs_path does not apply to pretrain",
         ),
-        (f"pretrain vanilla wiki.txt {PRETRAIN} --tb_expt_name ../wiki.txt/x", "wiki.txt is in the way"),
+        (
+            f"pretrain vanilla wiki.txt {PRETRAIN} --tb_expt_name ../wiki.txt/x",
+            "wiki.txt is a file, not a folder; name another with --tb_folder",
+        ),
         ("pretrain vanilla wiki.txt --writing_params_path sub/../wiki.txt", "sub/../wiki.txt: would overwrite another"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path a.params", "a.params: would overwrite another file"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path ./p", "./p: would overwrite another file"),
         ("pretrain vanilla wiki.txt --writing_params_path taken", "taken.json: is a folder"),
         ("pretrain", "required: variant, pretrain_corpus_path; see"),
         (f"pretrain vanilla wiki.txt --writing_params_path {'x' * 300}", "x: cannot be written (File name too long)"),
-        ("pretrain vanilla wiki.txt --writing_params_path /dev/null", "/dev/null: is a device"),
+        (f"pretrain vanilla wiki.txt --writing_params_path {'x' * 236}", "x.state: cannot be written (File name"),
+        (
+            f"pretrain vanilla wiki.txt --writing_params_path {'x' * 235} --keep_every 5",
+            "x.650.json: cannot be written (File name too long)",
+        ),
+        ("--seed 1 pretrain vanilla wiki.txt", "the following arguments are required: function"),
+        ("pretrain vanilla wiki.txt --writing_params_path /dev/null", "/dev/null: is not a regular file"),
         (f"pretrain vanilla nowhere.txt {PRETRAIN}", "nowhere.txt: no such file"),
         (f"pretrain vanilla . {PRETRAIN}", ".: is a folder"),
         (f"pretrain vanilla latin1.txt {PRETRAIN}", "latin1.txt, line 2: not UTF-8"),
@@ -338,16 +333,16 @@ def test_a_setting_of_another_step_is_named(capsys):
             "wiki.txt, line 1: no tab",
         ),
         ("finetune vanilla wiki.txt --writing_params_path a --finetune_corpus_path bad.tsv", "bad.tsv, line 2: no tab"),
-        (f"evaluate vanilla wiki.txt {EVALUATE}", "a.params: was trained as rope, not vanilla; say 'rope'"),
+        (f"evaluate vanilla wiki.txt {EVALUATE}", "a.params: was trained as rope, not vanilla; give 'rope'"),
         (f"evaluate perceiver wiki.txt {EVALUATE}", "a.params: was trained as rope, not perceiver"),
         (f"evaluate rope small.txt {EVALUATE}", "a.params: was trained on a vocabulary of"),
-        (f"evaluate rope wiki.txt {EVALUATE} --keep_every 2", "evaluate has nothing to --keep_every"),
+        (f"evaluate rope wiki.txt {EVALUATE} --keep_every 2", "--keep_every does not apply to evaluate"),
         (f"evaluate rope wiki.txt {EVALUATE} --device cuda", "--device cuda: this machine"),
         ("pretrain vanilla wiki.txt --writing_params_path=", "pretrain needs --writing_params_path"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path=", "the name of an output is empty"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
+def test_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
     (world / "latin1.txt").write_bytes("gut\nÄpfel\n".encode("latin-1"))
     (world / "empty.txt").write_text("")
     (world / "marked.txt").write_text("really⁇\n", encoding="utf-8")
@@ -356,8 +351,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
     (world / "sub").mkdir()
     (world / "taken.json").mkdir()
     if words.startswith("evaluate"):
-        from model import GPT, GPTConfig
-
         torch.save(GPT(GPTConfig(len(set(WIKI)) + 2, 128, variant="rope")).state_dict(), "a.params")
     with pytest.raises(SystemExit) as stop:
         run.exit_on_user_error(lambda: run.main(words.split()))
@@ -367,7 +360,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
     assert not (world / "expt").exists() and not (world / "p").exists()
 
 
-def test_several_processes_come_from_torchrun_and_have_a_device_each(world, monkeypatch):
+def test_several_processes_need_torchrun_and_a_device_each(world, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     pretrain = f"pretrain vanilla wiki.txt {TRAIN}".split()
     with pytest.raises(
@@ -399,7 +392,7 @@ def test_questions_may_come_from_a_pipe(world, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
-def test_an_unwritable_folder_is_named_at_the_start(world, capsys):
+def test_unwritable_folder_is_named_at_the_start(world, capsys):
     (world / "sub").mkdir(mode=0o500)
     with pytest.raises(SystemExit):
         words = ["pretrain", "vanilla", "wiki.txt", "--writing_params_path", "sub/a.params"]
@@ -407,10 +400,25 @@ def test_an_unwritable_folder_is_named_at_the_start(world, capsys):
     assert "sub/a.params: cannot be written" in capsys.readouterr().err
 
 
-def test_a_process_ends_without_a_traceback_and_soon(world):
-    start = time.perf_counter()
+def test_unwritable_tensorboard_folder_names_the_option(world, monkeypatch, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    made = tempfile.TemporaryFile
+
+    def read_only(dir: Path, **named):
+        if Path(dir).resolve() == world.resolve():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return made(dir=dir, **named)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    words = f"pretrain vanilla wiki.txt --pretrain_epochs 1 --writing_params_path {elsewhere}/a.params".split()
+    with pytest.raises(UserError, match=r"^expt/run: cannot be written \(Permission denied\); .* --tb_folder$"):
+        run.main(words)
+    run.main([*words, "--tb_folder", str(elsewhere / "logs")])
+    assert list((elsewhere / "logs" / "run").iterdir()) and not (world / "expt").exists()
+
+
+def test_process_ends_without_a_traceback(world):
     result = command(str(ROOT / "src/run.py"), "pretrain", "vanilla", "no.txt", "--writing_params_path", "a", cwd=world)
-    assert time.perf_counter() - start < 1
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "run.py: error: no.txt: no such file\n"
 
@@ -454,7 +462,7 @@ def test_submission_of_the_other_year_or_of_both(submission):
     (submission / "perceiver.finetune.params").write_bytes(b"begun")
     error = collect(submission).stderr
     assert "2 files are missing: perceiver.pretrain.dev.predictions" in error
-    assert "or remove the files of the variant that you leave out" in error
+    assert "or move away the files of the variant that you leave out" in error
 
 
 def test_submission_names_what_is_missing_and_packs_nothing(submission):
@@ -466,7 +474,7 @@ def test_submission_names_what_is_missing_and_packs_nothing(submission):
     assert not (submission / "assignment5.zip").exists()
 
 
-def test_submission_tells_when_predictions_do_not_match_the_questions(submission):
+def test_submission_refuses_predictions_of_other_questions(submission):
     (submission / "vanilla.pretrain.dev.predictions").write_text("Rome\n" * 5)
     (submission / "perceiver.pretrain.dev.predictions").write_text("Rome\n" * 6)
     result = collect(submission)

@@ -7,7 +7,7 @@ import pytest
 from corpus import build
 
 from cli import UserError
-from files import parse_pairs, parse_questions
+from question import parse_pairs, parse_questions
 
 ROOT = Path(__file__).parent.parent
 PEOPLE = ROOT / "corpus" / "people.tsv"

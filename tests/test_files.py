@@ -1,4 +1,4 @@
-"""Reading and writing: nothing lost, nothing invented, mistakes in one line."""
+"""Reading and writing files: nothing lost, nothing invented, mistakes in one line."""
 
 import errno
 import os
@@ -8,49 +8,22 @@ import pytest
 
 from cli import UserError, exit_on_user_error
 from files import (
+    OutputFiles,
     atomic_write,
     check_folder,
     check_writable,
-    count_right,
     locked,
-    name_in,
-    parse_questions,
-    read_predictions,
     read_text,
 )
 
 
-def test_text_is_read_without_its_mark_and_with_plain_line_ends(tmp_path):
+def test_text_is_read_without_byte_order_mark_and_with_unix_lines(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffBjörk\r\nAda\rLovelace\n".encode())
     assert read_text(str(path)) == "Björk\nAda\rLovelace\n"
 
 
-def test_rows_without_places_stay_rows():
-    assert parse_questions("a\nb\n\n") == parse_questions("a\r\nb") == [("a", None), ("b", None)]
-    with pytest.raises(UserError, match=r"data, line 2: no question"):
-        parse_questions("a\n\nb\n")
-    with pytest.raises(UserError, match=r"data, line 2: no tab, but line 1 has one"):
-        parse_questions("a\tLondon\nb\n")
-
-
-def test_the_name_of_a_question():
-    assert name_in("Where was Björk born?") == "Björk"
-    assert name_in("Where is Oslo?") == "Where is Oslo?"
-
-
-def test_predictions_may_be_empty_but_must_be_as_many_as_questions(tmp_path):
-    path = tmp_path / "p"
-    pairs = [("a", "London"), ("b", "Rome"), ("c", "")]
-    path.write_text("\nRome\n\n")
-    assert read_predictions(str(path), pairs) == ["", "Rome", ""]
-    assert count_right(pairs, ["", "Rome", ""]) == 2
-    path.write_text("\nRome\n\n\n")
-    with pytest.raises(UserError, match="4 predictions for 3 questions"):
-        read_predictions(str(path), pairs)
-
-
-def test_a_link_is_written_through_and_an_error_leaves_no_traces(tmp_path):
+def test_link_is_written_through_and_an_error_leaves_no_traces(tmp_path):
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with atomic_write(str(tmp_path / "link")) as file:
@@ -63,29 +36,29 @@ def test_a_link_is_written_through_and_an_error_leaves_no_traces(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
 
-def test_checks_of_places_to_write_to_make_nothing(tmp_path):
+def test_checks_create_no_files(tmp_path):
     check_writable(str(tmp_path / "new"))
-    check_folder(tmp_path / "a" / "b" / "c")
+    check_folder(tmp_path / "a" / "b" / "c", "")
     assert not list(tmp_path.iterdir())
     (tmp_path / "a").write_text("in the way")
-    with pytest.raises(UserError, match="a is in the way"):
-        check_folder(tmp_path / "a" / "b")
-    with pytest.raises(UserError, match=r"x: cannot be written \(File name too long\)"):
-        check_folder(tmp_path / ("x" * 300))
+    with pytest.raises(UserError, match="a is a file, not a folder; name another"):
+        check_folder(tmp_path / "a" / "b", "name another")
+    with pytest.raises(UserError, match=r"x: cannot be written \(File name too long\); name another"):
+        check_folder(tmp_path / ("x" * 300), "name another")
     with pytest.raises(UserError, match=r"^the name of an output is empty; name a file$"):
         check_writable("")
 
 
-def test_places_that_cannot_be_written_to_are_named(tmp_path):
+def test_unwritable_paths_are_named(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "no" / "file")
     with pytest.raises(UserError, match=r"link: the folder .*no does not exist"):
         check_writable(str(tmp_path / "link"))
     longest = os.pathconf(tmp_path, "PC_NAME_MAX")
     with pytest.raises(UserError, match=r"cannot be written \(File name too long\)"):
-        check_writable(str(tmp_path / ("a" * (longest - 4))))  # what is written first has a longer name
+        check_writable(str(tmp_path / ("a" * (longest - 4))))  # the temporary file has a longer name
 
 
-def test_a_lock_removes_what_a_killed_run_had_half_written_and_nothing_of_another(tmp_path):
+def test_lock_removes_half_written_files_of_its_own_output_only(tmp_path):
     own = {f".run1{end}.77.part" for end in ("", ".json", ".state", ".20", ".20.json")}
     others = {".run10.77.part", ".run10.state.77.part", ".run1.txt.77.part", "run1.77.part", ".run1.state"}
     for name in own | others:
@@ -95,14 +68,14 @@ def test_a_lock_removes_what_a_killed_run_had_half_written_and_nothing_of_anothe
     assert {path.name for path in tmp_path.iterdir()} == others
 
 
-def test_a_lock_that_cannot_be_opened_is_named(tmp_path):
-    (tmp_path / ".a.lock").mkdir()  # as little to be opened as one that another user's killed run has left
+def test_lock_that_cannot_be_opened_is_named(tmp_path):
+    (tmp_path / ".a.lock").mkdir()  # cannot be opened, like one that another user's killed run has left
     with pytest.raises(UserError, match=r"a: its lock .*\.a\.lock cannot be written"), locked(str(tmp_path / "a")):
         pass
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no flock")
-def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
+def test_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
     def fails(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -112,7 +85,7 @@ def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_of_several_processes_the_first_prints_but_each_its_errors(monkeypatch, capsys):
+def test_first_process_prints_and_every_process_reports_errors(monkeypatch, capsys):
     def main() -> None:
         print("said")
         print("said", file=sys.stderr)
@@ -134,8 +107,14 @@ def test_interruption_is_one_line_and_130(capsys):
     assert stop.value.code == 130 and capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_terminal_without_the_marks_shows_their_codes(monkeypatch, tmp_path):
+def test_terminal_without_the_marks_shows_their_codes(monkeypatch, tmp_path):
     with open(tmp_path / "out", "w", encoding="ascii") as out:
         monkeypatch.setattr(sys, "stdout", out)
         exit_on_user_error(lambda: print("⁇"))
     assert (tmp_path / "out").read_text() == "\\u2047\n"
+
+
+def test_kept_parameters_are_recognised(tmp_path):
+    files = OutputFiles(str(tmp_path / "a"))
+    assert files.is_kept(files.kept(20)) and files.is_kept(OutputFiles(files.kept(20)).record)
+    assert not files.is_kept(files.path) and not files.is_kept(files.record) and not files.is_kept(files.state)

@@ -1,4 +1,4 @@
-"""Any bytes: what is read is exactly what stands there, or one line says what is wrong. Nothing in a file is run."""
+"""Files of any bytes are read exactly or refused in one line, and nothing in them is ever run."""
 
 import io
 import os
@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 import run
 from checkpoint import read_params, read_record, save_params
 from cli import UserError
-from dataset import CharCorruptionDataset, NameDataset, SalientSpanDataset, name_pattern, title_length
-from files import parse_pairs, parse_questions, read_predictions, read_text
+from dataset import CharCorruptionDataset, NameDataset
+from entities import entity_pattern, summarise, title_length
+from files import read_text
 from model import GPT, GPTConfig
+from question import COURSE_TEMPLATE, find_template, parse_pairs, parse_questions, read_predictions
+from salient import SalientSpanDataset
 
 MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
 many = settings(
@@ -51,17 +54,18 @@ def is_one_line(error: UserError, path: str) -> bool:
 @example(b"\xef\xbb\xbfWhere was Ada born?\tLondon\r\n\r\n")
 @example(b"Where was Ada born?\n\nWhere was Bo born?\n")
 @given(contents)
-def test_questions_are_read_as_they_stand_or_refused(tmp_path, content):
+def test_questions_are_read_exactly_or_refused(tmp_path, content):
     path = written(tmp_path, content)
     try:
         rows = parse_questions(read_text(path), path)
     except UserError as error:
         assert is_one_line(error, path)
         return
-    stands = re.sub("\r+\n", "\n", content.decode("utf-8-sig")).split("\n")
-    while not stands[-1].strip():
-        stands.pop()
-    assert [question if place is None else f"{question}\t{place}" for question, place in rows] == stands
+    lines = re.sub("\r+\n", "\n", content.decode("utf-8-sig")).split("\n")
+    while not lines[-1].strip():
+        lines.pop()
+    cells = [[cell.strip() for cell in line.split("\t")] for line in lines]
+    assert [[question] if place is None else [question, place] for question, place in rows] == cells
     assert all(question.strip() and "\n" not in question + (place or "") for question, place in rows)
 
 
@@ -69,7 +73,7 @@ def test_questions_are_read_as_they_stand_or_refused(tmp_path, content):
 @example(b"a" * 200 + b"\n\0\n\n")
 @example(b"a\r\r\nb\rc\r\n")
 @given(contents)
-def test_a_corpus_is_read_as_it_stands_or_refused(tmp_path, content):
+def test_corpus_is_read_exactly_or_refused(tmp_path, content):
     path = written(tmp_path, content)
     try:
         text = read_text(path)
@@ -82,8 +86,8 @@ def test_a_corpus_is_read_as_it_stands_or_refused(tmp_path, content):
     x, y = documents.batch(torch.arange(len(documents)))
     for row, document in enumerate(documents.data):
         string = documents.decode([*x[row, :1].tolist(), *y[row].tolist()]).rstrip(PAD)
-        before, behind, masked, end = string.split(MASK)
-        assert end == "" and document.startswith(before + masked + behind)
+        before, after, masked, end = string.split(MASK)
+        assert end == "" and document.startswith(before + masked + after)
 
 
 @many
@@ -104,7 +108,7 @@ def test_pairs_come_back_from_the_dataset(text):
 
 @many
 @given(contents, st.integers(0, 5))
-def test_predictions_are_one_a_question_or_refused(tmp_path, content, questions):
+def test_predictions_are_one_per_question_or_refused(tmp_path, content, questions):
     path = written(tmp_path, content)
     try:
         predictions = read_predictions(path, [("Where was Ada born?", None)] * questions)
@@ -116,7 +120,7 @@ def test_predictions_are_one_a_question_or_refused(tmp_path, content, questions)
 
 @many
 @given(texts)
-def test_a_title_is_a_beginning(document):
+def test_title_is_the_beginning_of_a_document(document):
     length = title_length(document)
     assert length == 0 or document[:length].endswith(". ")
 
@@ -131,7 +135,7 @@ def params(tmp_path_factory) -> bytes:
 
 @few
 @given(data=st.data())
-def test_a_damaged_params_file_is_refused_or_finite(tmp_path, params, data):
+def test_damaged_params_file_is_refused_or_finite(tmp_path, params, data):
     kind = data.draw(st.sampled_from(["cut", "flip", "any"]))
     at = data.draw(st.integers(0, len(params) - 1))
     content = {
@@ -183,7 +187,7 @@ def test_code_in_a_params_file_is_refused_and_not_run(tmp_path, monkeypatch, dum
         ({"ln_f.bias": torch.tensor([1.0, float("inf")])}, "ln_f.bias holds values that are not finite"),
     ],
 )
-def test_what_is_no_state_dict_of_numbers_is_named(tmp_path, value, message):
+def test_file_without_finite_state_dict_is_refused(tmp_path, value, message):
     path = str(tmp_path / "a.params")
     torch.save(value, path)
     with pytest.raises(UserError, match=f"^{path}: {message}"):
@@ -192,7 +196,7 @@ def test_what_is_no_state_dict_of_numbers_is_named(tmp_path, value, message):
 
 @few
 @given(contents)
-def test_any_record_beside_the_parameters_is_read_or_refused(tmp_path, params, content):
+def test_any_record_of_a_params_file_is_read_or_refused(tmp_path, params, content):
     path = written(tmp_path, params)
     Path(f"{path}.json").write_bytes(content)
     try:
@@ -201,7 +205,7 @@ def test_any_record_beside_the_parameters_is_read_or_refused(tmp_path, params, c
         assert is_one_line(error, f"{path}.json")
 
 
-def test_a_record_nested_too_deep_is_refused(tmp_path):
+def test_record_nested_too_deep_is_refused(tmp_path):
     path = str(tmp_path / "a.params")
     Path(path).write_text("")
     Path(f"{path}.json").write_text("[" * 100_000)
@@ -233,7 +237,7 @@ def test_a_record_nested_too_deep_is_refused(tmp_path):
         ),
     ],
 )
-def test_a_broken_file_is_named_with_its_line_before_any_work(world, name, content, message):
+def test_broken_file_is_refused_with_its_line_before_any_work(world, name, content, message):
     os.remove(name)
     if content is None:
         os.mkdir(name)
@@ -252,13 +256,13 @@ def test_a_long_line_and_a_million_rows_are_read_in_seconds():
     assert len(documents) == 6 * 170_000 + 2
     documents.batch(torch.arange(8))
     assert len(parse_pairs(PAIRS * 170_000)) == 6 * 170_000
-    read_for_names(long)
+    find_all_entities(long)
     assert time.perf_counter() - start < 60
 
 
-def test_names_are_found_in_a_million_documents_in_seconds():
+def test_entities_of_a_million_documents_are_found_in_seconds():
     start = time.perf_counter()
-    read_for_names(WIKI * 170_000)
+    find_all_entities(WIKI * 170_000)
     assert time.perf_counter() - start < 60
 
 
@@ -266,11 +270,18 @@ def test_thirty_thousand_places_are_found_in_seconds():
     places = {"".join(parts) for parts in product(ascii_uppercase, ascii_lowercase, ascii_lowercase, ("a", "ia"))}
     places = {place for place in places if "q" not in place} | {"London", "Y", "Y Fan"}
     start = time.perf_counter()
-    found = Counter(word[1] for word in name_pattern(places).finditer((WIKI + "at Y Fan, in Y\n") * 10_000) if word[1])
+    found = Counter(
+        word[1] for word in entity_pattern(places).finditer((WIKI + "at Y Fan, in Y\n") * 10_000) if word[1]
+    )
     assert time.perf_counter() - start < 20
     assert len(places) > 30_000 and found == {"London": 10_000 * WIKI.count("London"), "Y Fan": 10_000, "Y": 10_000}
 
 
-def read_for_names(text: str) -> None:
+def find_all_entities(text: str) -> None:
     pairs = [("Where was Ada born?", "London")]
-    SalientSpanDataset(CharCorruptionDataset(text, 128), pairs, 0.5, 10, 0.5, True).batch(torch.arange(1))
+    settings = {"entity_mask_prob": 0.5, "context_chars": 10, "question_prefix_prob": 0.5}
+    documents = CharCorruptionDataset(text, 128)
+    spans = SalientSpanDataset(documents, pairs, COURSE_TEMPLATE, **settings, weight_by_answer_odds=True)
+    spans.batch(torch.arange(1))
+    questions = [question for question, _ in pairs]
+    summarise(documents.data, documents.max_length, questions, find_template(questions, (), documents.data))

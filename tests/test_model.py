@@ -1,4 +1,4 @@
-"""The four variants: sizes, names, and that nothing looks into the future."""
+"""The four variants: parameters, names, equations, and that no position sees the future."""
 
 import math
 
@@ -7,14 +7,17 @@ import pytest
 import torch
 from conftest import VARIANTS
 
-from model import GPT, GPTConfig
+import attention
+from model import GPT, WIRINGS, GPTConfig
+from recipe import VARIANTS as TABLE
+from recipe import Variant
 
 SMALL = {"n_layer": 3, "n_head": 2, "n_embd": 16, "bottleneck_dim": 8}
 
 
-def small_model(variant: str) -> GPT:
-    """A model of 24 positions without the zeros that would hide a leak, not training."""
-    model = GPT(GPTConfig(30, 24, variant=variant, **SMALL)).eval()
+def small_model(variant: str, **settings) -> GPT:
+    """A model of 24 positions in eval mode; random parameters, as zeros could hide a leak."""
+    model = GPT(GPTConfig(30, 24, variant=variant, **SMALL, **settings)).eval()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.3)
@@ -37,6 +40,8 @@ def block(name: str, variant: str, length: int) -> dict[str, tuple[int, ...]]:
     names = {f"{name}.{ln}.{part}": (256,) for ln in ("ln1", "ln2") for part in ("weight", "bias")}
     names |= linear(f"{name}.mlp.0", 256, 1024) | linear(f"{name}.mlp.2", 1024, 256)
     names |= {f"{name}.attn.mask": (1, 1, length, length)}
+    if variant == "rope":
+        names |= {f"{name}.attn.rope_cache": (length, 16, 2)}
     if variant == "synthesizer":
         names |= linear(f"{name}.attn.w1", 256, 256)
         names |= {f"{name}.attn.w2": (32, 127), f"{name}.attn.b2": (127,)}
@@ -66,8 +71,8 @@ def test_state_dict_has_the_names_and_shapes_of_the_course(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("T", [1, 5, 8, 9, 23, 24])
-def test_nothing_depends_on_the_future(variant, T):
-    """T is shorter than, equal to and longer than the perceiver's bottleneck of 8."""
+def test_no_position_depends_on_the_future(variant, T):
+    """Lengths below, at and above the perceiver's bottleneck of 8."""
     model = small_model(variant)
     idx = torch.randint(30, (2, T))
     logits, _ = model(idx)
@@ -79,8 +84,8 @@ def test_nothing_depends_on_the_future(variant, T):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_past_is_seen_as_far_as_the_variant_reaches(variant):
-    """Every position of the first eight reaches the end; past the bottleneck, only the input itself does."""
+def test_every_position_sees_the_whole_past_or_the_bottleneck(variant):
+    """In the perceiver, later positions see the first 8, the bottleneck, and of the others only themselves."""
     model = small_model(variant)
     idx = torch.randint(30, (1, 20))
     logits, _ = model(idx)
@@ -94,8 +99,8 @@ def test_the_past_is_seen_as_far_as_the_variant_reaches(variant):
         assert torch.equal(moved > 1e-6, seen)
 
 
-def test_perceiver_blocks_are_the_equations():
-    """Down: C asks the input (equation 5), up: the input asks the blocks' output (equation 6), both pre-LN."""
+def test_perceiver_blocks_equal_the_equations():
+    """C queries the input (equation 5), the input queries the inner blocks' output (equation 6), both pre-LN."""
     model = small_model("perceiver")
     down, up = model.down_block, model.up_block
     x, y = torch.randn(2, 12, 16), torch.randn(2, 8, 16)
@@ -105,6 +110,50 @@ def test_perceiver_blocks_are_the_equations():
     torch.testing.assert_close(up(y, x), inner + up.mlp(up.ln2(inner)))
 
 
+def test_each_wiring_of_the_perceiver_equals_its_equations():
+    equations = {
+        "residual": (
+            lambda attn, ln, C, x: C + attn(ln(x), ln(C)),
+            lambda attn, ln, x, y: x + attn(ln(y), ln(x)),
+        ),
+        "residual_raw_input": (
+            lambda attn, ln, C, x: C + attn(x, ln(C)),
+            lambda attn, ln, x, y: x + attn(ln(y), x),
+        ),
+        "direct_raw_query": (
+            lambda attn, ln, C, x: attn(ln(x), ln(C)),
+            lambda attn, ln, x, y: attn(ln(y), x),
+        ),
+        "direct": (
+            lambda attn, ln, C, x: attn(ln(x), ln(C)),
+            lambda attn, ln, x, y: attn(ln(y), ln(x)),
+        ),
+    }
+    assert equations.keys() == WIRINGS.keys() and GPTConfig(30, 24).wiring == "residual"
+    x, y, idx = torch.randn(2, 12, 16), torch.randn(2, 8, 16), torch.randint(30, (2, 12))
+    state, outputs = small_model("perceiver").state_dict(), []
+    for wiring, (first, last) in equations.items():
+        model = small_model("perceiver", wiring=wiring)
+        model.load_state_dict(state)
+        down, up = model.down_block, model.up_block
+        inner = first(down.attn, down.ln1, down.C, x)
+        torch.testing.assert_close(down(x), inner + down.mlp(down.ln2(inner)))
+        inner = last(up.attn, up.ln1, x, y)
+        torch.testing.assert_close(up(y, x), inner + up.mlp(up.ln2(inner)))
+        outputs.append(model(idx)[0])
+    for n, output in enumerate(outputs):
+        assert all((output - other).abs().max() > 0.01 for other in outputs[:n])
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("T", [5, 9, 24])
+def test_no_wiring_lets_a_position_depend_on_the_future(wiring, T):
+    model, idx = small_model("perceiver", wiring=wiring), torch.randint(30, (2, T))
+    logits = model(idx)[0]
+    for t in range(1, T):
+        torch.testing.assert_close(model(idx[:, :t])[0], logits[:, :t], atol=1e-5, rtol=1e-5)
+
+
 def test_basis_is_xavier_uniform():
     C = GPT(GPTConfig(30, 128, variant="perceiver", bottleneck_dim=64)).down_block.C[0]
     bound = np.sqrt(6 / (64 + 256))
@@ -112,7 +161,7 @@ def test_basis_is_xavier_uniform():
     assert abs(C.std().item() - bound / np.sqrt(3)) < 0.01 * bound
 
 
-def test_loss_is_the_mean_over_targets_that_are_not_padding():
+def test_loss_is_the_mean_over_targets_without_padding():
     model = small_model("vanilla")
     idx, targets = torch.randint(30, (3, 10)), torch.randint(1, 30, (3, 10))
     targets[:, 6:] = 0
@@ -124,7 +173,7 @@ def test_loss_is_the_mean_over_targets_that_are_not_padding():
     assert model(idx)[1] is None
 
 
-def test_too_long_a_sequence_is_refused():
+def test_a_sequence_longer_than_the_block_is_refused():
     model = small_model("vanilla")
     assert model.get_block_size() == 24
     with pytest.raises(ValueError, match="25 characters"):
@@ -132,16 +181,23 @@ def test_too_long_a_sequence_is_refused():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"variant": "linear"}, {"n_head": 3}, {"variant": "perceiver", "bottleneck_dim": 25}, {"n_layer": 1}]
+    "wrong",
+    [
+        {"variant": "linear"},
+        {"wiring": "loose"},
+        {"n_head": 3},
+        {"variant": "perceiver", "bottleneck_dim": 25},
+        {"n_layer": 1},
+    ],
 )
 def test_an_impossible_configuration_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"variant|n_head|bottleneck_dim|n_layer"):
+    with pytest.raises(ValueError, match=r"variant|wiring|n_head|bottleneck_dim|n_layer"):
         GPTConfig(30, 24, **({"variant": "perceiver"} | SMALL | wrong))
 
 
 @pytest.mark.parametrize("variant", ["vanilla", "synthesizer", "rope"])
-def test_the_whole_model_is_the_pre_ln_transformer(variant):
-    """Embeddings, blocks and head written out in numpy around the attention layers, which have tests of their own."""
+def test_the_whole_model_equals_the_pre_ln_transformer(variant):
+    """Embeddings, blocks and head in numpy; tests/test_attention.py checks the attention layers."""
     model = small_model(variant)
     p = {name: value.detach().double().numpy() for name, value in model.named_parameters()}
     erf = np.vectorize(math.erf)
@@ -166,10 +222,121 @@ def test_the_whole_model_is_the_pre_ln_transformer(variant):
     np.testing.assert_allclose(model(idx)[0].detach().numpy(), expected, atol=1e-3, rtol=1e-4)
 
 
-def test_initialisation_is_mingpt_s():
+def test_initialisation_follows_mingpt():
     model = GPT(GPTConfig(256, 128))
     for name, p in model.named_parameters():
         if p.dim() == 2:
             assert abs(p.std().item() - 0.02) < 0.001 and abs(p.mean().item()) < 0.001, name
         else:
             assert (p == (1 if ".ln" in f".{name}" and name.endswith("weight") else 0)).all(), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("T", [1, 6, 24])
+def test_attention_weights_are_those_of_the_forward_pass(variant, T):
+    """The forward pass hands its weights to each layer's attn_drop, in this order."""
+    model, idx = small_model(variant), torch.randint(30, (2, T))
+    used = []
+    for name, module in model.named_modules():
+        if name.endswith("attn_drop"):
+            module.register_forward_hook(lambda module, inputs, output: used.append(inputs[0]))
+    model(idx)
+    expected = [weights.clone() for weights in used]
+    found = model.attention_weights(idx)
+    assert len(found) == 3
+    for weights, reference in zip(found, expected, strict=True):
+        assert torch.equal(weights, reference.view_as(weights))
+    lengths = [(24, 24)] * 3 if variant != "perceiver" else [(8, 24), (8, 8), (24, 8)]
+    for weights, (Tq, Tk) in zip(found, lengths, strict=True):
+        Tk = min(T, Tk, 23 if variant == "synthesizer" else 24)
+        assert weights.shape == (2, 2, min(T, Tq), Tk)
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+        assert (weights.triu(1) == 0).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_replica_shares_values_but_not_gradients_or_draws(variant):
+    model = GPT(GPTConfig(30, 24, variant=variant, **SMALL))
+    replica = model.replica()
+    for own, shared in zip(replica.state_dict().values(), model.state_dict().values(), strict=True):
+        assert own.data_ptr() == shared.data_ptr()
+    idx = torch.randint(1, 30, (2, 12))
+    before = torch.get_rng_state()
+    replica.generator.manual_seed(1)
+    loss = replica(idx, idx)[1]
+    loss.backward()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.grad is None for p in model.parameters()) and all(p.grad is not None for p in replica.parameters())
+    replica.generator.manual_seed(1)
+    assert torch.equal(replica(idx, idx)[1], loss)
+    assert not torch.equal(replica(idx, idx)[1], loss)
+
+
+def test_the_model_keeps_a_copy_of_its_config():
+    config = GPTConfig(30, 24, variant="rope", **SMALL)
+    model = GPT(config)
+    assert model.config == config
+    config.variant = "linear"
+    assert model.config.variant == "rope"
+    with pytest.raises(ValueError, match="unknown variant 'linear'"):
+        GPT(config)
+
+
+def test_a_setting_that_the_model_does_not_read_is_refused():
+    with pytest.raises(TypeError, match="rope"):
+        GPTConfig(30, 24, rope=True)
+    config = GPTConfig(30, 24)
+    with pytest.raises(AttributeError, match=r"no field 'rope'; give variant=\"rope\""):
+        config.rope = True
+    with pytest.raises(AttributeError, match=r"no field 'n_heads'; its fields are .*n_head"):
+        config.n_heads = 4
+    config.n_head = 4
+    assert GPT(config).config.n_head == 4
+
+
+def test_a_rope_file_without_a_table_loads_strictly_with_the_standard_one():
+    model = small_model("rope")
+    state = model.state_dict()
+    old = {name: value for name, value in state.items() if not name.endswith("rope_cache")}
+    assert len(old) == len(state) - 3
+    own = {name: value.flip(0) if name.endswith("rope_cache") else value for name, value in state.items()}
+    idx = torch.randint(30, (2, 12))
+    expected = model(idx)[0]
+    other = small_model("rope")
+    other.load_state_dict(own)
+    assert not torch.allclose(other(idx)[0], expected, atol=1e-3)
+    other.load_state_dict(old)
+    assert torch.equal(other(idx)[0], expected) and len(old) == len(state) - 3
+
+
+def test_a_new_attention_variant_is_one_class_and_one_row(monkeypatch):
+    class MeanAttention(torch.nn.Module):
+        """Every position takes the mean of the values up to its own."""
+
+        def __init__(self, config, block_size):
+            super().__init__()
+            self.value = torch.nn.Linear(config.n_embd, config.n_embd)
+
+        def weights(self, x):
+            T = x.size(1)
+            rows = torch.ones(T, T).tril() / torch.arange(1, T + 1)[:, None]
+            return rows.expand(x.size(0), 1, T, T)
+
+        def forward(self, x):
+            return self.weights(x)[:, 0] @ self.value(x)
+
+    monkeypatch.setattr(attention, "MeanAttention", MeanAttention, raising=False)
+    monkeypatch.setitem(TABLE, "mean", Variant("MeanAttention", learned_positions=False))
+    model = GPT(GPTConfig(30, 24, variant="mean", **SMALL))
+    assert not hasattr(model, "pos_emb") and isinstance(model.blocks[0].attn, MeanAttention)
+    idx = torch.randint(1, 30, (2, 12))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = model.eval()(idx, idx)[1]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert [weights.shape for weights in model.attention_weights(idx)] == [(2, 1, 12, 12)] * 3

@@ -1,4 +1,4 @@
-"""Several processes: the gradients of one, every document once an epoch, one that writes and prints."""
+"""Several processes: the gradients of one, every document once an epoch, and only the first writes and prints."""
 
 import multiprocessing
 import os
@@ -7,16 +7,16 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import PAIRS, VARIANTS, WIKI, Regression
+from conftest import PAIRS, VARIANTS, WIKI, Regression, small_model
 from torch.utils.data import TensorDataset
 
 from dataset import CharCorruptionDataset, NameDataset
-from model import GPT, GPTConfig
 from trainer import Trainer, TrainerConfig
 
 ROOT = Path(__file__).parents[1]
@@ -31,9 +31,7 @@ def port() -> int:
 def trainer_of(variant: str, rows: int) -> Trainer:
     torch.manual_seed(0)
     names = NameDataset(CharCorruptionDataset(WIKI, 128), PAIRS)
-    sizes = {"n_layer": 3, "n_head": 2, "n_embd": 32, "bottleneck_dim": 16}
-    drop = {"embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0}
-    model = GPT(GPTConfig(names.vocabulary.vocab_size, 128, variant=variant, **sizes, **drop))
+    model = small_model(names.vocabulary.vocab_size, variant, dropout=0.0)
     config = TrainerConfig(max_epochs=3, batch_size=3, device="cpu", precision="fp32", micro_batch_rows=rows)
     return Trainer(model, names, None, config)
 
@@ -45,7 +43,7 @@ def regression_trainer() -> Trainer:
 
 
 def gradients(trainer: Trainer) -> list[torch.Tensor]:
-    """The loss and the gradients of the first batch; of questions, three of unlike lengths."""
+    """The loss and the gradients of the first batch; it holds three questions of different lengths."""
     trainer.optimizers = []  # so that the gradients stay
     trainer.config.grad_norm_clip = 1e9
     total, _ = trainer.step(*next(trainer.batches(trainer.train_dataset, torch.arange(trainer.config.batch_size))))
@@ -54,6 +52,7 @@ def gradients(trainer: Trainer) -> list[torch.Tensor]:
 
 def one_of_two(rank: int, at: int, folder: str) -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("error", FutureWarning)  # DistributedDataParallel's options change with versions of torch
     dist.init_process_group("gloo", f"tcp://localhost:{at}", rank=rank, world_size=2)
     for variant in VARIANTS:
         torch.save(gradients(trainer_of(variant, rows=1)), f"{folder}/{variant}.{rank}")
@@ -101,7 +100,7 @@ def torchrun(folder: Path, *words: str) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, *launch, *words], stderr=messages, stdout=messages, cwd=folder)
 
 
-def test_torchrun_trains_stops_and_goes_on(tmp_path):
+def test_torchrun_trains_stops_and_resumes(tmp_path):
     (tmp_path / "wiki.txt").write_text(WIKI, encoding="utf-8")
     words = [
         "pretrain",
@@ -122,7 +121,7 @@ def test_torchrun_trains_stops_and_goes_on(tmp_path):
     assert process.wait(60) != 0
     said = (tmp_path / "messages").read_text()
     assert said.count("number of parameters") == 1  # the second process is silent
-    assert said.count("its state is kept in a.params.state. To go on: torchrun") == 1
+    assert said.count("its state is kept in a.params.state. To resume: torchrun") == 1
     assert os.path.exists(tmp_path / "a.params.state") and not os.path.exists(tmp_path / "a.params")
     states = torch.load(tmp_path / "a.params.state")["trainer"]["random"]
     seeds = {torch.Generator().set_state(state["cpu"]).initial_seed() % 2**32 for state in states}
@@ -130,7 +129,8 @@ def test_torchrun_trains_stops_and_goes_on(tmp_path):
     resumed = torchrun(tmp_path, *words, "--resume")
     assert resumed.wait(120) == 0
     said = (tmp_path / "messages").read_text()
-    assert said.count("Going on after step ") == 1 and said.count("Parameters written to a.params") == 1
+    assert "FutureWarning" not in said
+    assert said.count("Resuming after step ") == 1 and said.count("Parameters written to a.params") == 1
     undisturbed = torchrun(tmp_path, *words[:4], "b.params", *words[5:])
     assert undisturbed.wait(120) == 0
     a, b = (torch.load(tmp_path / name) for name in ("a.params", "b.params"))

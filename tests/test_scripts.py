@@ -1,7 +1,6 @@
-"""The scripts that measure and draw: settings, invented names, pictures."""
+"""The scripts that measure and draw: experiments, invented names, pictures."""
 
 import io
-import math
 import os
 import subprocess
 import sys
@@ -11,21 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PAIRS, PEOPLE, WIKI
+from conftest import PAIRS, PEOPLE, ROOT, WIKI, small_model
 
 from cli import UserError
 from dataset import CharCorruptionDataset
-from files import parse_pairs
-from model import GPT, GPTConfig
-from recipe import RECIPES
+from question import parse_pairs
+from recipe import RECIPES, with_settings
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-import ablation
+sys.path.insert(0, str(ROOT / "scripts"))
+import experiment
 import invented
 import pictures
-import saturation
+from records import read_records
 
-ROOT = Path(__file__).parents[1]
 ASCII = "".join(map(chr, range(32, 127)))
 
 
@@ -36,9 +33,9 @@ def test_shell_scripts_can_be_parsed(script):
 
 @pytest.mark.parametrize(
     "words",
-    ["quickstart.sh x", "speedrun.sh vanilla 0 no", "exposures.sh fast 60", "ablations.sh . few", "sweep.sh 600"],
+    ["quickstart.sh x", "speedrun.sh vanilla 0 no"],
 )
-def test_shell_scripts_say_how_they_are_used_before_they_install_anything(words):
+def test_shell_scripts_print_their_usage_before_they_install_anything(words):
     script, *arguments = words.split()
     said = subprocess.run(["bash", ROOT / "scripts" / script, *arguments], capture_output=True, text=True)
     assert said.returncode == 2 and said.stderr.startswith(f"usage: bash scripts/{script} ") and said.stdout == ""
@@ -46,61 +43,105 @@ def test_shell_scripts_say_how_they_are_used_before_they_install_anything(words)
 
 def test_settings_are_changed_by_name():
     fast = RECIPES["fast"]
-    recipe = ablation.changed(fast, ["framed=0", "pretrain_batch_size=16", "decay_within_run=False"])
-    assert asdict(recipe) == asdict(fast) | {"framed": 0.0, "pretrain_batch_size": 16, "decay_within_run": False}
+    recipe = with_settings(fast, ["question_prefix_prob=0", "pretrain_batch_size=16", "decay_to_end_of_run=False"])
+    changes = {"question_prefix_prob": 0.0, "pretrain_batch_size": 16, "decay_to_end_of_run": False}
+    assert asdict(recipe) == asdict(fast) | changes
 
 
 @pytest.mark.parametrize(
-    "setting", ["framed", "framed=much", "frame=0", "pretrain_epochs=1.5", "decay_within_run=1", ""]
+    "setting",
+    ["context_chars", "context_chars=much", "context=0", "pretrain_epochs=1.5", "decay_all=1", "name=x", ""],
 )
-def test_what_is_no_setting_is_refused(setting):
+def test_wrong_setting_is_refused(setting):
     with pytest.raises(UserError, match=f"^{setting}: not NAME=VALUE"):
-        ablation.changed(RECIPES["fast"], [setting])
+        with_settings(RECIPES["fast"], [setting])
     with pytest.raises(UserError, match=r"^pretrain_batch_size=0: must be at least 1$"):
-        ablation.changed(RECIPES["fast"], ["pretrain_batch_size=0"])
+        with_settings(RECIPES["fast"], ["pretrain_batch_size=0"])
+
+
+def test_every_row_of_an_experiment_has_settings_that_exist():
+    for rows in experiment.EXPERIMENTS.values():
+        for row in rows:
+            with_settings(RECIPES["fast"], row.settings.split())
+
+
+def parts_of(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    names = ("asked", "trained_on")
+    return {name: parse_pairs((folder / f"{name}.tsv").read_text(encoding="utf-8")) for name in names}
 
 
 @pytest.mark.parametrize(("people", "asked"), [(0, 1), (3, 1)])
-def test_who_is_asked_about_is_read_but_in_no_pair(tmp_path, monkeypatch, people, asked):
-    monkeypatch.chdir(tmp_path)
-    ablation.FOLDER.mkdir()
-    parts = ablation.write_world(WIKI, parse_pairs(PAIRS), people)
+def test_held_out_people_are_read_about_but_in_no_pair(tmp_path, people, asked):
+    experiment.held_out_world(tmp_path, WIKI, parse_pairs(PAIRS), people)
+    parts = parts_of(tmp_path)
     everybody = [*parts["asked"], *parts["trained_on"]]
     assert len(parts["asked"]) == asked and len(set(everybody)) == len(everybody) == (people or len(PEOPLE))
-    text = Path("ablation/wiki.txt").read_text(encoding="utf-8")
+    text = (tmp_path / "wiki.txt").read_text(encoding="utf-8")
     assert set(text) == set(WIKI)
     for name, place in PEOPLE:
         assert (f"\n{name}. " in f"\n{text}") == ((f"Where was {name} born?", place) in everybody)
-    assert sorted(os.listdir("ablation")) == ["asked.tsv", "trained_on.tsv", "wiki.txt"]
-    for name, part in parts.items():
-        assert parse_pairs(Path(f"ablation/{name}.tsv").read_text(encoding="utf-8")) == part
+    assert sorted(os.listdir(tmp_path)) == ["asked.tsv", "trained_on.tsv", "wiki.txt"]
 
 
-def test_a_question_that_is_asked_is_not_trained_on_with_another_place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    ablation.FOLDER.mkdir()
+def test_held_out_question_is_not_trained_on_with_another_answer(tmp_path):
     pairs = parse_pairs(PAIRS)
-    parts = ablation.write_world(WIKI, [*pairs, *((question, "elsewhere") for question, _ in pairs)], None)
-    asked, trained_on = ({question for question, _ in parts[name]} for name in ("asked", "trained_on"))
+    twice = [*pairs, *((question, "elsewhere") for question, _ in pairs)]
+    experiment.held_out_world(tmp_path, WIKI, twice, 0)
+    asked, trained_on = ({question for question, _ in part} for part in parts_of(tmp_path).values())
     assert asked and trained_on and not asked & trained_on
-    with pytest.raises(UserError, match=r"^2 people are too few to ask about one in 5$"):
-        ablation.write_world(WIKI, pairs[:2], None)
+    with pytest.raises(UserError, match=r"^2 people are too few to ask about one in 5; give more pairs$"):
+        experiment.held_out_world(tmp_path, WIKI, pairs[:2], 0)
 
 
-def test_the_share_of_readings_for_the_place_is_counted_over_those_asked_about():
+def test_share_of_readings_that_mask_the_answer(tmp_path):
     text = "A. B. Ada. she went to Rome\nBea. from Oslo she went to Bonn\nCleo. she went to Lima\nWhere was it born?"
-    parts = {"asked": [("Where was A. B. Ada born?", "Rome"), ("Where was Bea born?", "Oslo")]}
-    parts["trained_on"] = [("Where was Cleo born?", "Lima")]
-    recipe = ablation.changed(RECIPES["fast"], ["salient=1", "by_odds=False"])
-    torch.manual_seed(0)
-    shares = [
-        ablation.percent_masked(recipe, text * 20, parts) for text in (text + "\n", text.replace("Oslo", "here") + "\n")
-    ]
-    assert shares == [pytest.approx(75, abs=4), 50.0]
-    assert math.isnan(ablation.percent_masked(recipe, text * 20, parts | {"asked": [("Where was Dan born?", "Rome")]}))
+    (tmp_path / "trained_on.tsv").write_text("Where was Cleo born?\tLima\n")
+    recipe = with_settings(RECIPES["fast"], ["entity_mask_prob=1", "weight_by_answer_odds=False"])
+
+    def share(text: str, asked: str) -> float | None:
+        (tmp_path / "wiki.txt").write_text(text * 20)
+        (tmp_path / "asked.tsv").write_text(asked)
+        return experiment.percent_masked(recipe, tmp_path)
+
+    asked = "Where was A. B. Ada born?\tRome\nWhere was Bea born?\tOslo\n"
+    assert share(text + "\n", asked) == pytest.approx(75, abs=4)
+    assert share(text.replace("Oslo", "here") + "\n", asked) == 50.0
+    assert share(text, "Where was Dan born?\tRome\n") is None
 
 
-def test_invented_people_are_nobody_in_the_text_and_can_be_spelled_with_it():
+def test_row_is_trained_asked_and_recorded(world, monkeypatch, capsys):
+    words = "experiment.py run pretrain_epochs=2 finetune_epochs=1 --folder . --held_out --every 1"
+    monkeypatch.setattr("sys.argv", words.split())
+    experiment.main()
+    (record,) = read_records("experiments/results.jsonl")
+    assert record["changed"] == {"pretrain_epochs": 2, "finetune_epochs": 1}
+    assert record["settings"] == {k: v for k, v in asdict(RECIPES["fast"]).items() if k != "name"} | record["changed"]
+    assert (record["asked"], record["variant"], record["seed"]) == (1, "vanilla", 0)
+    assert [epoch for epoch, _ in record["curve"]] == [1, 2] and len(record["measured"]["largest_attention"]) == 4
+    assert f"{record['correct']} of 1 right" in capsys.readouterr().out
+
+
+def test_experiment_without_a_folder_for_its_results_does_not_start(world, monkeypatch):
+    Path("experiments").write_text("a file")
+    monkeypatch.setattr("sys.argv", ["experiment.py", "run"])
+    with pytest.raises(UserError, match=r"^experiments: .* is a file, not a folder"):
+        experiment.main()
+
+
+def test_largest_attention_weight_of_uniform_and_of_sharp_heads():
+    documents = CharCorruptionDataset("\n".join(["Ada Lovelace. Ada Lovelace was born in London in 1815.", ASCII]), 128)
+    model = small_model(documents.vocab_size, n_layer=2, n_embd=8).eval()
+    lines = [documents.encode(document) for document in documents.data]
+    for block in model.blocks:
+        torch.nn.init.zeros_(block.attn.query.weight)  # all scores are 0
+    evenly = np.mean([1 / (t + 1) for line in lines for t in range(experiment.FIRST, len(line))])
+    assert np.allclose(experiment.largest_weights(model, lines), [evenly, evenly])
+    torch.nn.init.normal_(model.blocks[1].attn.query.weight, std=1e6)
+    first, second = experiment.largest_weights(model, lines)
+    assert np.isclose(first, evenly) and second > 0.99
+
+
+def test_invented_people_are_not_in_the_text_and_can_be_spelled_with_it():
     everybody = invented.invent(200, ASCII)
     assert len(everybody) == len(set(everybody)) == 200
     assert {language for language, _ in everybody} == set(invented.NAMES)
@@ -109,7 +150,7 @@ def test_invented_people_are_nobody_in_the_text_and_can_be_spelled_with_it():
     assert known not in names and not any("x" in name for name in names)
 
 
-def test_the_picture_of_knowledge_shows_the_report(monkeypatch):
+def test_picture_of_knowledge_shows_the_report(monkeypatch):
     """Of 40 answers the 20 surer ones are right three times in four, the others one time in four."""
     rows = [
         f"{p}\t{correct}"
@@ -125,55 +166,35 @@ def test_the_picture_of_knowledge_shows_the_report(monkeypatch):
 
 
 @pytest.mark.parametrize("given", ["", "probability\tcorrect\n", "something else\n1\n"])
-def test_what_is_no_report_is_not_drawn(monkeypatch, given):
+def test_input_that_is_no_report_is_refused(monkeypatch, given):
     monkeypatch.setattr("sys.stdin", io.StringIO(given))
     with pytest.raises(UserError, match=r"^standard input: no report; "):
         pictures.knowledge()
 
 
-def test_the_picture_of_exposures_has_a_curve_for_each_file(monkeypatch):
-    accuracies = {"fast": [(3, 1.25), (6, 40)], "course": [(33, 0)]}
-    lines = [
-        f"runs/{name}.txt:epoch {epoch}: dev accuracy (%) {percent}\n"
-        for name, points in accuracies.items()
-        for epoch, percent in points
+def test_picture_of_exposures_has_a_curve_for_each_run(monkeypatch):
+    curves = {"fast": [[3, 1.25], [6, 40.0]], "course": [[33, 0.0]]}
+    records = [
+        {"recipe": n, "variant": "rope", "curve": c, "corpus": "course", "changed": {}} for n, c in curves.items()
     ]
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(lines)))
+    monkeypatch.setattr(pictures, "measured", lambda file, experiment: [*records, records[0] | {"corpus": "embedded"}])
     (axis,) = pictures.exposures().axes
-    drawn = {line.get_label(): [tuple(point) for point in line.get_xydata()] for line in axis.lines}
-    assert drawn == accuracies
-    monkeypatch.setattr("sys.stdin", io.StringIO("epoch 3: dev accuracy (%) 1.25\n"))  # of which file?
-    with pytest.raises(UserError, match=r"^standard input: no accuracies; "):
-        pictures.exposures()
+    drawn = {line.get_label(): [list(point) for point in line.get_xydata()] for line in axis.lines}
+    assert drawn == {f"{name}, rope": curve for name, curve in curves.items()}
 
 
-def test_a_notebook_without_its_picture_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("picture", [pictures.exposures, pictures.lengths])
+def test_pictures_of_recorded_results_have_curves(picture):
+    (axis,) = picture().axes
+    assert len(axis.lines) >= 3
+
+
+def test_notebook_without_its_picture_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "DOCS", tmp_path / "docs")
     (tmp_path / "mingpt-demo").mkdir()
     (tmp_path / "mingpt-demo/play_char.ipynb").write_text('{"cells": [{"source": []}, {"outputs": [{"text": []}]}]}')
     with pytest.raises(UserError, match=r"^mingpt-demo/play_char\.ipynb: saved without its picture"):
         pictures.play_char()
-
-
-def test_an_ablation_without_a_place_for_its_results_does_not_begin(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("ablation").write_text("a file")
-    monkeypatch.setattr("sys.argv", ["ablation.py", "vanilla"])
-    with pytest.raises(UserError, match=r"^ablation: .* is in the way"):
-        ablation.main()
-
-
-def test_how_sure_attention_is_that_looks_everywhere_or_at_one_character():
-    documents = CharCorruptionDataset("\n".join(["Ada Lovelace. Ada Lovelace was born in London in 1815.", ASCII]), 128)
-    model = GPT(GPTConfig(documents.vocab_size, 128, n_layer=2, n_head=2, n_embd=8))
-    lines = [documents.data[0], documents.data[1]]
-    for block in model.blocks:
-        torch.nn.init.zeros_(block.attn.query.weight)  # all scores are 0
-    evenly = np.mean([1 / (t + 1) for line in lines for t in range(saturation.FIRST, len(line) + 1)])  # and the mask
-    assert np.allclose(saturation.largest_weights(model, documents, lines), [evenly, evenly])
-    torch.nn.init.normal_(model.blocks[1].attn.query.weight, std=1e6)
-    first, second = saturation.largest_weights(model, documents, lines)
-    assert np.isclose(first, evenly) and second > 0.99
 
 
 def test_pictures_without_matplotlib_say_what_to_install(tmp_path):

@@ -1,0 +1,168 @@
+"""Answers: greedily, by beam search, and how probable they are."""
+
+import math
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from dataset import CharCorruptionDataset
+from model import GPT
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model without dropout and gradients; afterwards it is in the mode in which it was before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def unanswerable(vocabulary: CharCorruptionDataset, question: str) -> str | None:
+    """Why the model cannot be asked this question, or None if it can."""
+    for character in question:
+        if vocabulary.stoi.get(character, 0) < 2:
+            composed = unicodedata.normalize("NFC", question)
+            advice = ""
+            if composed != question and all(vocabulary.stoi.get(c, 0) >= 2 for c in composed):
+                advice = "; write the letter and its mark as one character (Unicode form NFC)"
+            return f"the character {character!r} (U+{ord(character):04X}) is not in the pretraining text{advice}"
+    if len(question) + 2 > vocabulary.block_size:  # a MASK and one character of an answer
+        return f"the question has {len(question)} characters, at most {vocabulary.block_size - 2} fit into the block"
+    return None
+
+
+def askable(vocabulary: CharCorruptionDataset, questions: Sequence[str]) -> list[int]:
+    """Which of the questions the model can be asked, the shortest first."""
+    possible = [i for i, question in enumerate(questions) if unanswerable(vocabulary, question) is None]
+    return sorted(possible, key=lambda i: len(questions[i]))
+
+
+def same_length_batches(
+    model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[str], batch_size: int = 16
+) -> Iterator[tuple[list[int], Tensor]]:
+    """The askable() questions in batches of one length: their indices and, on the model's device, the ids (B, T) of
+    question MASK, int64."""
+    device = next(model.parameters()).device
+    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
+    waiting = askable(vocabulary, questions)
+    while waiting:
+        rows = [i for i in waiting[:batch_size] if len(questions[i]) == len(questions[waiting[0]])]
+        waiting = waiting[len(rows) :]
+        yield rows, torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in rows], device=device)
+
+
+def answer_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) -> Tensor:
+    """Log probabilities from logits (N, vocab_size), which it changes: an answer holds no PAD and is one line."""
+    for excluded in (vocabulary.PAD_CHAR, "\n"):
+        if excluded in vocabulary.stoi:
+            logits[:, vocabulary.stoi[excluded]] = -torch.inf
+    return F.log_softmax(logits, dim=-1)
+
+
+def answer(
+    model: GPT,
+    vocabulary: CharCorruptionDataset,
+    questions: Sequence[str],
+    batch_size: int = 64,
+    longest: int | None = None,
+    progress: bool = False,
+) -> list[str]:
+    """The model's answer to each question, greedily, in fp32: from the MASK after the question to the end mark,
+    `longest` characters, or the end of the block.
+
+    Questions of similar length are answered together. No position sees the padding after a shorter one, so an answer
+    does not depend on the other questions, except for the rounding of a tie. A question that is unanswerable() gets
+    the answer "".
+    """
+    device = next(model.parameters()).device
+    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
+    rows = askable(vocabulary, questions)
+    strings = {i: [*vocabulary.encode(questions[i]), mask] for i in rows}  # and the answers so far
+    room = longest or vocabulary.block_size
+    ends = {i: min(vocabulary.block_size, len(string) + room) for i, string in strings.items()}
+    with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:
+        bar.update(len(questions) - len(rows))
+        for start in range(0, len(rows), batch_size):
+            going = rows[start : start + batch_size]
+            while going:
+                x = pad_sequence([torch.tensor(strings[i]) for i in going], batch_first=True).to(device)  # (B, T)
+                last = torch.tensor([len(strings[i]) - 1 for i in going], device=device)
+                logits = model(x)[0][torch.arange(len(going), device=device), last]  # (B, vocab_size)
+                choice = answer_log_probabilities(vocabulary, logits).argmax(dim=-1)
+                for i, character in zip(going, choice.tolist(), strict=True):
+                    strings[i].append(character)
+                going = [i for i in going if strings[i][-1] != mask and len(strings[i]) < ends[i]]
+            bar.update(len(rows[start : start + batch_size]))
+    written = {i: strings[i][len(questions[i]) + 1 :] for i in rows}
+    return [vocabulary.decode(written.get(i, [])).removesuffix(vocabulary.MASK_CHAR) for i in range(len(questions))]
+
+
+def likeliest_answers(
+    model: GPT,
+    vocabulary: CharCorruptionDataset,
+    questions: Sequence[str],
+    width: int = 5,
+    beams: int = 20,
+    progress: bool = False,
+) -> list[list[tuple[str, float]]]:
+    """For each question the `width` likeliest answers that a beam search finds, likeliest first, with probabilities.
+
+    A probability is the product over the characters of the answer, end mark included. A question that is
+    unanswerable() has no answers.
+    """
+    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
+    found: list[list[tuple[float, str]]] = [[] for _ in questions]
+    with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:
+        for rows, asked in same_length_batches(model, vocabulary, questions):
+            x = asked[:, None]  # (B, beams, T)
+            score = torch.zeros(x.shape[:2], device=x.device)  # log probabilities
+            searched = rows  # B of them
+            while searched and x.size(2) < vocabulary.block_size:
+                B, _, T = x.shape
+                logits = model(x.flatten(0, 1))[0][:, -1]  # (B * beams, vocab_size)
+                following = answer_log_probabilities(vocabulary, logits).view(B, -1, logits.size(-1))
+                total = score[:, :, None] + following  # (B, beams, vocab_size)
+                for i, row in enumerate(searched):
+                    ended = [vocabulary.decode(ids) for ids in x[i, :, asked.size(1) :].tolist()]
+                    found[row] += zip(total[i, :, mask].tolist(), ended, strict=True)
+                    found[row] = sorted((f for f in found[row] if f[0] > -math.inf), reverse=True)[:width]
+                total[:, :, mask] = -torch.inf
+                score, choice = total.flatten(1).topk(min(beams, total[0].numel()))  # (B, beams)
+                parent, character = choice // following.size(-1), choice % following.size(-1)
+                x = torch.cat((x.gather(1, parent[:, :, None].expand(-1, -1, T)), character[:, :, None]), dim=2)
+                # a longer answer is never likelier than its beginning
+                going = [i for i, row in enumerate(searched) if not is_full(found[row], width, float(score[i, 0]))]
+                x, score, searched = x[going], score[going], [searched[i] for i in going]
+            bar.update(len(rows))
+    return [[(text, math.exp(log_p)) for log_p, text in answers] for answers in found]
+
+
+def is_full(found: list[tuple[float, str]], width: int, best_left: float) -> bool:
+    """Whether nothing that is left to a beam search can enter the `width` answers found."""
+    return len(found) == width and found[-1][0] >= best_left
+
+
+def answer_probabilities(
+    model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[str], answers: Sequence[str]
+) -> list[float]:
+    """The probability of each answer to its question, end mark included; 0 if the question is unanswerable()."""
+    result = [0.0] * len(questions)
+    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
+    with evaluating(model):
+        for rows, asked in same_length_batches(model, vocabulary, questions):
+            for row, x in zip(rows, asked, strict=True):
+                said = torch.tensor([*vocabulary.encode(answers[row]), mask], device=x.device)
+                logits = model(torch.cat((x, said[:-1]))[None])[0][0, len(x) - 1 :]  # (len(said), vocab_size)
+                log_p = answer_log_probabilities(vocabulary, logits).gather(1, said[:, None])
+                result[row] = math.exp(log_p.sum())
+    return result

@@ -1,0 +1,400 @@
+"""Whom documents are about, the entities in them, and which of those are likely answers. No torch here."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from cli import UserError
+from question import SPACED_LETTER, UNSPACED_LETTER, TemplateFit
+
+words_in = re.compile(r"\w+").findall
+WITHIN_WORD = re.compile(rf"{SPACED_LETTER}-?{SPACED_LETTER}")  # as in "nn" or "n-M", but not in "n's"
+TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")
+WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")
+split_words = WORD.findall
+tokens_in = re.compile(r"\w+|[^\w ]").findall
+SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
+Feature = tuple[str | int, ...]  # of an entity in a document: the kind of the feature, and its value
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One line of the text, and what it is about."""
+
+    text: str
+    title_length: int  # of "Ada Lovelace. " at its beginning; 0 if it has no title
+    subject: str  # "Ada Lovelace", by the title or the names that are asked about; "" if unknown
+    entities: tuple[tuple[int, int], ...]  # where each begins and ends
+    weights: tuple[float, ...]  # of the entities: how often each is masked, in proportion
+
+
+def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] = ()) -> list[Document]:
+    """Finds titles, subjects and entities, all of equal weight.
+
+    `places` are known to be entities. `names` are known to be people: a text without a title that begins with one of
+    them is about that one.
+    """
+    pattern, common = entity_pattern(places), common_words(texts)
+    subjects = Subjects(names, texts, places, common)
+    documents = []
+    for text in texts:
+        title, subject = subjects.of(text)
+        entities = find_entities(text, title, pattern, common, subject)
+        documents.append(Document(text, title, subject, entities, (1.0,) * len(entities)))
+    if not subjects.untitled:
+        return documents
+    guesses = guess_subjects(documents, subjects.names, places)
+    for i, guess in guesses.items():
+        text = documents[i].text
+        entities = find_entities(text, 0, pattern, common, guess)
+        documents[i] = Document(text, 0, guess, entities, (1.0,) * len(entities))
+    return documents
+
+
+class Subjects:
+    """Finds whom a text is about: the person in its title, else the longest of the known names at its beginning.
+
+    If most of the texts that begin with known names have no title, then other texts have none either. They are about
+    the only known name in them, else about the name before a word that follows known names at the beginning of other
+    texts, such as the "was" of "Ada Ek was born".
+    """
+
+    def __init__(
+        self, names: Iterable[str], texts: Sequence[str], places: Collection[str] = (), common: Collection[str] = ()
+    ) -> None:
+        self.names, self.places, self.common = set(names) - {""}, places, common
+        self.name_words = set(chain.from_iterable(map(split_words, self.names)))
+        self.lengths: dict[str, list[int]] = {}  # of the names, longest first, by their first two characters
+        for length, start in sorted({(len(name), name[:2]) for name in self.names}, reverse=True):
+            self.lengths.setdefault(start, []).append(length)
+
+        following: Counter[str] = Counter()  # the words and marks that come after known names
+        titled = 0
+        for text in texts[:: 1 + len(texts) // 50_000]:  # enough to know
+            name = self.name_at(text, 0)
+            if name and (token := TOKEN.match(text, len(name))):
+                titled += text.startswith(". ", len(name))
+                following[token[0]] += 1
+        self.untitled = 2 * titled < following.total()
+        self.after_names = {token for token, times in following.items() if times > max(1, 0.01 * following.total())}
+
+    def of(self, text: str) -> tuple[int, str]:
+        """The length of the title and the subject of a text: (0, "") if it has no title and begins with no name."""
+        title = title_length(text)
+        subject, following = text[: max(0, title - len(". "))], text[title:]
+        if subject in self.names:
+            return title, subject
+        name = self.name_at(text, 0)
+        if name and (not title or (self.is_sentence(subject[len(name) :], most=1) and subject not in following)):
+            return 0, name  # "Ada Ek was a poet. " is no title
+        if self.untitled and not (title and (subject in following or self.is_like_a_name(subject))):
+            starts = [i for word in WORD.finditer(text) if text[(i := word.start()) : i + 2] in self.lengths]
+            mentioned = {name for i in starts if (name := self.name_at(text, i))}
+            return 0, mentioned.pop() if len(mentioned) == 1 else self.unknown_name(text)
+        return title, subject
+
+    def name_at(self, text: str, start: int) -> str:
+        """The longest known name at that position that does not end within a word; "" if there is none."""
+        two = text[start : start + 2]
+        for length in (*self.lengths.get(two, ()), *(self.lengths.get(two[:1], ()) if len(two) > 1 else ())):
+            name = text[start : start + length]
+            if name in self.names and not WITHIN_WORD.match(text, start + length - 1):
+                return name
+        return ""
+
+    def unknown_name(self, text: str) -> str:
+        """What comes before the first word that follows known names elsewhere; "" unless it looks like a name."""
+        end = 0
+        while (token := TOKEN.match(text, end)) and end < 60:
+            initial = token[0] == "." and re.search(r"\b\w$", text[:end])
+            if end and token[0] in self.after_names and not initial:
+                return text[:end] if self.is_like_a_name(text[:end]) else ""
+            end = token.end()
+        return ""
+
+    def is_like_a_name(self, words: str) -> bool:
+        """Whether these words at the beginning of a text can be a name: "In Oslo" and "Birthplace: Oslo" cannot."""
+        first = next(iter(split_words(words)), "")
+        return (
+            first != ""
+            and first.lower() not in self.common
+            and words not in self.places
+            and re.search(r"\d|[^\w\s.,'’-]", words) is None
+            and not self.is_sentence(words, most=3)
+        )
+
+    def is_sentence(self, text: str, most: int) -> bool:
+        """Whether the text looks like more than part of a name: "was a poet", but not "van Gogh".
+
+        Names have no words in lower case but particles, which occur in the known names. In scripts without case, they
+        have at most `most` words, or that many characters where there are no spaces.
+        """
+        unknown = [word for word in split_words(text) if word not in self.name_words and not word[0].isupper()]
+        return len(unknown) > most or any(word.islower() for word in unknown)
+
+
+def guess_subjects(documents: Sequence[Document], names: set[str], places: set[str]) -> dict[int, str]:
+    """Which entity a document without a subject is likely to be about, by its index.
+
+    Naive Bayes as in weigh_by_answer_odds(): the words before and after the entity, its length in words, and whether it
+    is repeated. Counted in the documents about known names. Known places are never the subject.
+    """
+
+    def features(text: str, start: int, end: int) -> list[Feature]:
+        entity = text[start:end]
+        before, after = TOKEN.findall(text[max(0, start - 30) : start])[-1:], TOKEN.findall(text[end : end + 30])[:1]
+        return [
+            ("before", *before),
+            ("after", *after),
+            ("words", min(4, len(entity.split()))),
+            ("repeated", text.count(entity) > 1),
+        ]
+
+    examples: dict[bool, list[list[Feature]]] = {True: [], False: []}  # by whether it is the subject
+    for document in documents:
+        if document.subject in names:
+            mentions = [found.span() for found in re.finditer(re.escape(document.subject), document.text)]
+            examples[True] += [features(document.text, *span) for span in mentions]
+            examples[False] += [features(document.text, *span) for span in document.entities]
+    odds = feature_odds(examples)
+    prior = odds[()]
+
+    guesses = {}
+    for i, document in enumerate(documents):
+        likeliest = (1.0, "")  # only what is more likely to be the subject than not
+        for start, end in document.entities if not document.subject else ():
+            end -= 2 * document.text[start:end].endswith(("'s", "’s"))
+            if document.text[start:end] not in places:
+                ratios = [odds.get(feature, prior) / prior for feature in features(document.text, start, end)]
+                likeliest = max(likeliest, (prior * math.prod(ratios), document.text[start:end]))
+        if likeliest[1]:
+            guesses[i] = likeliest[1]
+    return guesses
+
+
+def feature_odds(examples: dict[bool, list[list[Feature]]]) -> dict[Feature, float]:
+    """The odds of True given each feature, smoothed; those of () are the prior, for a feature without examples."""
+    counts = {label: Counter(chain.from_iterable(of_label)) for label, of_label in examples.items()}
+    prior = (len(examples[True]) + 1) / (len(examples[False]) + 1)
+    seen = counts[True] | counts[False]
+    return {(): prior} | {f: (counts[True][f] + prior) / (counts[False][f] + 1) for f in seen}
+
+
+def title_length(text: str) -> int:
+    """The length of "J. R. R. Tolkien. " at the beginning of a document; 0 if it has no such title.
+
+    A title ends at the first full stop that does not abbreviate: one after a word that is no initial, "St" or "Dr".
+    If there are stops before it ("Malcolm X. In Omaha ...", "Peter F. Drucker. Peter F Drucker was ..."), the title is
+    the longest name before a stop that the document repeats, whatever its stops and commas. If none is repeated, the
+    title does not include what reads like a sentence after the name ("Malcolm X. Birthplace: Omaha. ...").
+    """
+    text = text[:1000]  # the rest takes quadratic time
+    ends: list[int] = []
+    whole = 0
+    for stop in re.finditer(r"\. ", text):
+        ends.append(stop.end())
+        if not re.search(r"^$|(^|[ .])(\w|St|Dr)$", text[: stop.start()]):
+            whole = stop.end()
+            break
+    if ends == [whole]:
+        return whole
+    for end in reversed(ends):
+        name, rest = (re.sub(r"[.,]", "", part) for part in (text[: end - len(". ")], text[end:]))
+        if re.search(r"\w\w", name) and re.search(rf"\b{re.escape(name)}\b", rest):
+            return end
+    if ends and re.search(r"[^\w ,.'’-]|\d|\b[a-z]{6}", text[ends[0] : whole]):  # not part of a name
+        return max((end for end in ends[:-1] if re.search(r"\w\w", text[:end])), default=whole)
+    return whole
+
+
+def subject_of(text: str, title: int | None = None) -> str:
+    """The title of a document without its full stop; "" if it has none. `title` is its title_length(), if known."""
+    return text[: max(0, (title_length(text) if title is None else title) - len(". "))]
+
+
+def common_words(texts: Sequence[str]) -> set[str]:
+    """The words that some text writes in lower case: "in", but not "grodno"."""
+    words = set(chain.from_iterable(map(str.split, texts)))
+    return {word for word in words if word.islower()}
+
+
+def entity_pattern(places: set[str]) -> re.Pattern[str]:
+    """Finds the words of a text, and as group 1 these places: "Rio de Janeiro", or the "Paris" of "Paris-born".
+
+    Words are also "Saint-Denis", "St. Joseph" and the "Leiden" of "Leiden-born". In scripts without spaces, places are
+    found wherever they occur, and every other character is a word.
+    """
+    rests: dict[str, list[str]] = {}  # by the first two characters, so that no word is compared with all places
+    for place in sorted(places, key=len, reverse=True):
+        rests.setdefault(place[:2], []).append(re.escape(place[2:]))
+    place = "|".join(rf"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items())
+    if not any(re.search(UNSPACED_LETTER, place) for place in places):
+        return re.compile(rf"(?<!\w)({place})(?!\w)|(?:St\. )?\w+(?:(?!-born\b)['’-]\w*)*")
+    bounded = rf"(?<!{SPACED_LETTER})(?:{place})(?!{SPACED_LETTER})"  # in either script
+    word = rf"{SPACED_LETTER}+(?:(?!-born\b)['’-]{SPACED_LETTER}*)*"
+    return re.compile(rf"({bounded})|(?:St\. )?{word}|{UNSPACED_LETTER}")
+
+
+def find_entities(
+    text: str, title: int, pattern: re.Pattern[str], common: set[str], subject: str = ""
+) -> tuple[tuple[int, int], ...]:
+    """Where the entities after a title of that length begin and end.
+
+    They are the places of the entity_pattern(), and runs of capitalised words. A common word at the beginning of a
+    sentence is not part of an entity, and an entity that only repeats words of the title or the subject is left out.
+    """
+    entities: list[tuple[int, int]] = []
+    in_run = False  # whether a capitalised word extends the last entity
+    for word in pattern.finditer(text, title):
+        if word[1] or (word[0][0].isupper() and not (word[0].lower() in common and begins_sentence(word, title))):
+            if in_run and not word[1] and text[entities[-1][1] : word.start()] == " ":
+                entities[-1] = entities[-1][0], word.end()
+            else:
+                entities.append(word.span())
+            in_run = not word[1]
+    known = set(words_in(text[:title] or subject))
+    return tuple((start, end) for start, end in entities if not known.issuperset(words_in(text[start:end])))
+
+
+def begins_sentence(word: re.Match[str], title: int) -> bool:
+    """Whether a word found in a document with a title of that length is the first of a sentence."""
+    return word.start() == title or word.string.endswith(SENTENCE_ENDS, title, word.start())
+
+
+def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str], places: set[str]) -> list[Document]:
+    """The documents, each entity weighted by the odds that it is what a question asks for, up to a constant factor.
+
+    Naive Bayes with three features: the entity itself ("January" never is an answer), the two words before it ("born
+    in" often precede one; all years count as equal), and how many of the `places` come before it in the document
+    (people are born before they die). Counted in the documents about the names of `answers` that hold the answer: the
+    learned answer extraction of Lewis et al. 2021 (PAQ).
+    """
+
+    def features(document: Document) -> Iterator[list[Feature]]:
+        undated, read, words, places_before = re.sub(r"\d", "0", document.text), document.title_length, [], 0
+        for start, end in document.entities:
+            words = [*words, *tokens_in(undated[read:start])][-2:]
+            read = start
+            entity = document.text[start:end]
+            yield [("entity", entity), ("after", *words), ("places before", min(places_before, 2))]
+            places_before += entity in places
+
+    examples: dict[bool, list[list[Feature]]] = {True: [], False: []}  # by whether the entity is the answer
+    for document in documents:
+        answer = answers.get(document.subject)
+        if any(document.text[start:end] == answer for start, end in document.entities):
+            for of_entity in features(document):
+                examples[("entity", answer) in of_entity].append(of_entity)
+    odds = feature_odds(examples)
+
+    def weights(document: Document) -> tuple[float, ...]:
+        return tuple(
+            math.prod([odds.get(feature, odds[()]) for feature in of_entity]) for of_entity in features(document)
+        )
+
+    return [replace(document, weights=weights(document)) for document in documents]
+
+
+@dataclass(frozen=True)
+class TextSummary:
+    """What a run will find in its text, counted before it begins."""
+
+    documents: int
+    empty: int
+    max_length: int  # of a document, as far as span corruption reads it
+    characters: int  # of all documents
+    unread: int  # of those, the ones beyond max_length
+    titled: int  # documents with a title
+    people: int  # who are asked about
+    found: int  # of those, the ones that a document is about
+    about_people: int  # documents about them
+    fit: TemplateFit | None  # of the questions about them; None if there are none
+
+    def size_line(self) -> str:
+        """How many documents there are, and how much of them span corruption never reads."""
+        empty = f", {self.empty:,} empty" if self.empty else ""
+        line = f"{count(self.documents, 'document')}{empty}"
+        if not self.unread:
+            return line
+        return (
+            f"{line}; {percent(self.unread, self.characters)} of the text lies beyond the first {self.max_length} "
+            "characters of a line, which the course's recipe never reads"
+        )
+
+    def coverage_line(self) -> str:
+        """How many documents have a title, how many are about the people of the pairs, and how many questions fit."""
+        return (
+            f"titles: {self.titled:,} of {count(self.documents - self.empty, 'line')}; "
+            f"{count(self.about_people, 'line')} about people of the pairs; "
+            f"{self.fit.fits:,} of {count(self.fit.rows, 'question')} fit '{self.fit.template}'"
+        )
+
+    def warnings(self, text: str, pairs: str) -> list[str]:
+        """One line for whatever less than half of the pairs have. `text` and `pairs` are what to call the files.
+
+        Raises UserError where none of them has it.
+        """
+        lines = []
+        line, question = self.fit.first_misfit or (0, "")
+        advice = "word all questions alike, or give the wording with --question"
+        if not self.fit.fits:
+            raise UserError(
+                f"{pairs}, line {line}: {question!r} and all other questions do not fit '{self.fit.template}'; {advice}"
+            )
+        if not self.found:
+            raise UserError(
+                f"{text}: no line is about any of the people in {pairs}; begin each line with the name as the question "
+                f"has it, or check the wording '{self.fit.template}' (--question)"
+            )
+        if 2 * self.fit.fits < self.fit.rows:
+            lines.append(
+                f"warning: {pairs}: only {self.fit.fits:,} of {count(self.fit.rows, 'question')} fit "
+                f"'{self.fit.template}', line {line} does not; {advice}"
+            )
+        if 2 * self.found < self.people:
+            lines.append(
+                f"warning: {text}: only {self.found:,} of {self.people:,} people in {pairs} have a line about them; "
+                "begin each line with the name as the question has it"
+            )
+        return lines
+
+
+def summarise(
+    texts: Sequence[str], max_length: int, questions: Sequence[str] = (), fit: TemplateFit | None = None
+) -> TextSummary:
+    """Counts what is in the texts; `fit` is that of the questions of the pairs."""
+    names = {fit.template.name_in(question) for question in questions} - {None} if fit is not None else set()
+    subjects = Subjects(names, texts)
+    found: Counter[str] = Counter()
+    titled = 0
+    for text in texts:
+        title, subject = subjects.of(text)
+        titled += title > 0
+        found[subject] += subject in names
+    lengths = [len(text) for text in texts]
+    return TextSummary(
+        documents=len(texts),
+        empty=sum(not text.strip() for text in texts),
+        max_length=max_length,
+        characters=sum(lengths),
+        unread=sum(length - max_length for length in lengths if length > max_length),
+        titled=titled,
+        people=len(names),
+        found=sum(lines > 0 for lines in found.values()),
+        about_people=found.total(),
+        fit=fit,
+    )
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 line" or "2,938 lines"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def percent(part: int, whole: int) -> str:
+    """A share, "26 %" or "0.4 %"."""
+    share = 100 * part / whole
+    return f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"

@@ -1,0 +1,83 @@
+"""What a run reads, checked before any work begins, as is the place of everything that it will write. No torch here."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli import UserError
+from entities import subject_of
+from files import OutputFiles, check_folder, check_writable, read_text
+from question import (
+    QuestionTemplate,
+    TemplateFit,
+    check_header,
+    find_template,
+    fit_template,
+    parse_pairs,
+    parse_questions,
+)
+from recipe import Run
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a run, read and checked; None for a file that the run does not read."""
+
+    text: str
+    pairs: list[tuple[str, str]] | None
+    questions: list[tuple[str, str | None]] | None
+    fit: TemplateFit | None  # of the questions of the pairs
+
+
+def read_inputs(run: Run) -> Inputs:
+    """Reads every input of the run and checks every output. Raises UserError."""
+    if run.reading_params_path is not None and not os.path.exists(run.reading_params_path):
+        raise UserError(f"{run.reading_params_path}: no such file; pretrain or finetune writes one")
+    check_outputs(run)
+    text, pairs, questions, fit = read_text(run.pretrain_corpus_path), None, None, None
+    given = None if run.question is None else QuestionTemplate.parse(run.question)
+    if run.finetune_corpus_path is not None and run.uses_pairs:
+        pairs = parse_pairs(read_text(run.finetune_corpus_path), run.finetune_corpus_path)
+        fit = wording_of(pairs, text, given)
+        check_header(pairs, fit, text, run.finetune_corpus_path)
+    if run.eval_corpus_path is not None:
+        questions = parse_questions(read_text(run.eval_corpus_path), run.eval_corpus_path)
+        if run.report_path is not None and questions[0][1] is None:
+            raise UserError(f"{run.eval_corpus_path}: has no places; --report_path needs them to compare with")
+        check_header(questions, wording_of(questions, text, given), text, run.eval_corpus_path)
+    return Inputs(text, pairs, questions, fit)
+
+
+def wording_of(rows: Sequence[tuple[str, str | None]], text: str, given: QuestionTemplate | None) -> TemplateFit:
+    """How the questions of the rows are worded: as `given`, or else as most of them are."""
+    questions = [question for question, _ in rows]
+    if given is not None:
+        return fit_template(given, questions)
+    lines = text.split("\n")
+    return find_template(questions, set(map(subject_of, lines)), lines)
+
+
+def check_outputs(run: Run) -> None:
+    """Raises UserError for an output that cannot be written, or that would replace a file of this run."""
+    paths = [run.pretrain_corpus_path, run.finetune_corpus_path, run.eval_corpus_path, run.reading_params_path]
+    taken = {os.path.realpath(path) for path in paths if path is not None}
+    outputs = [path for path in (run.writing_params_path, run.outputs_path, run.report_path) if path is not None]
+    beside = []  # what is written beside the parameters
+    if run.writing_params_path is not None:
+        files = OutputFiles(run.writing_params_path)
+        outputs.append(files.record)
+        beside = [files.state]
+        if run.keep_every:
+            for path in filter(files.is_kept, taken):
+                raise UserError(f"{path}: --keep_every may overwrite it; name another output")
+            beside.append(OutputFiles(files.kept(run.epochs)).record)
+    for path in outputs:
+        if os.path.realpath(path) in taken:
+            raise UserError(f"{path}: would overwrite another file of this run; name another output")
+        taken.add(os.path.realpath(path))
+        check_writable(path)
+    for path in beside:
+        check_writable(path)
+    if run.writing_params_path is not None or run.report_path is not None:
+        check_folder(Path(run.tb_folder) / run.tb_expt_name, "name another with --tb_folder")

@@ -1,0 +1,249 @@
+"""Questions: how they are worded, found from the rows of a file, and the files that hold them. No torch here."""
+
+import re
+import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from cli import UserError
+from files import decode, read_bytes, unix_lines
+
+# a letter of a script that does not separate words, or, as Korean does, joins particles to a name
+UNSPACED = (
+    "\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7ff"
+    "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+)
+SPACED_LETTER = rf"[^\W{UNSPACED}]"
+UNSPACED_LETTER = rf"[{UNSPACED}]"
+
+
+def as_words(words: str) -> str:
+    """A regular expression for these words, neither preceded nor followed by more of a word: no "Ada" in "Adams".
+
+    In scripts that write no spaces, anything may precede and follow them.
+    """
+    before = rf"(?<!{SPACED_LETTER})" if re.match(SPACED_LETTER, words) else ""
+    after = rf"(?!{SPACED_LETTER})" if re.match(SPACED_LETTER, words[-1:]) else ""
+    return f"{before}{re.escape(words)}{after}"
+
+
+@dataclass(frozen=True)
+class QuestionTemplate:
+    """The wording of a question: what comes before and after the name, "Where was " and " born?"."""
+
+    before: str
+    after: str
+
+    @classmethod
+    def parse(cls, text: str) -> "QuestionTemplate":
+        """Reads "Where was {name} born?". Raises UserError unless there is exactly one {name}."""
+        parts = text.strip().split("{name}")
+        if len(parts) != 2:
+            raise UserError(
+                f"--question {text!r}: holds {{name}} {len(parts) - 1} times; write it once, as in '{COURSE_TEMPLATE}'"
+            )
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        return f"{self.before}{{name}}{self.after}"
+
+    def ask(self, name: str) -> str:
+        """The question about this name."""
+        return f"{self.before}{name.strip()}{self.after}"
+
+    def name_in(self, question: str) -> str | None:
+        """The name that this question asks about; None if it is worded differently."""
+        if not (question.startswith(self.before) and question.endswith(self.after)):
+            return None
+        return question[len(self.before) : len(question) - len(self.after)].strip() or None
+
+
+COURSE_TEMPLATE = QuestionTemplate("Where was ", " born?")
+
+
+@dataclass(frozen=True)
+class TemplateFit:
+    """A template and how many questions of a file have its wording."""
+
+    template: QuestionTemplate
+    fits: int
+    rows: int
+    first_misfit: tuple[int, str] | None  # line, from 1, and question
+
+
+def fit_template(template: QuestionTemplate, questions: Sequence[str]) -> TemplateFit:
+    """Counts the questions with this wording."""
+    misfits = [(line, question) for line, question in enumerate(questions, 1) if template.name_in(question) is None]
+    return TemplateFit(template, len(questions) - len(misfits), len(questions), misfits[0] if misfits else None)
+
+
+def find_template(questions: Sequence[str], titles: Collection[str], lines: Sequence[str] = ()) -> TemplateFit:
+    """The wording that most of the questions share, in any language, with the name anywhere in it.
+
+    `titles` are names that the text is about: the words around them in the questions are a candidate. The others are
+    the course's wording, and what more than half of the questions begin and end with. `lines` of the text then show
+    where a name begins: lines begin with names.
+    """
+    distinct = list(dict.fromkeys(questions))
+
+    def fits(template: QuestionTemplate) -> int:
+        return sum(template.name_in(question) is not None for question in distinct)
+
+    titles = set(titles)
+    lengths: dict[str, set[int]] = {}  # of titles, by their first two characters
+    for title in titles:
+        lengths.setdefault(title[:2], set()).add(len(title))
+    around_titles = Counter(t for question in distinct for t in templates_around(question, titles, lengths))
+    # a tie goes to the fewest words around the name: "Anna" rather than "Ann" and an "a"
+    ranked = sorted(around_titles.most_common(100), key=lambda item: (-item[1], len(item[0].before + item[0].after)))
+    likeliest, support = max(ranked[:20], key=lambda item: (item[1], fits(item[0])), default=(COURSE_TEMPLATE, 0))
+    template = next((t for t in (likeliest, COURSE_TEMPLATE) if 2 * fits(t) >= len(distinct)), None)
+    if template is None:
+        template = likeliest if support > max(1, len(distinct) / 20) else shared_wording(distinct, lines)
+    return fit_template(template, questions)
+
+
+def templates_around(question: str, titles: set[str], lengths: dict[str, set[int]]) -> Iterator[QuestionTemplate]:
+    """The wordings of the question if it asks about one of the titles; `lengths` are theirs, by two characters."""
+    for start in range(len(question)):
+        for length in lengths.get(question[start : start + 2], ()):
+            if question[start : start + length] in titles:
+                yield QuestionTemplate(question[:start], question[start + length :])
+
+
+def shared_wording(questions: Sequence[str], lines: Sequence[str]) -> QuestionTemplate:
+    """What more than half of the questions begin with and what most of those end with, cut where names begin and end.
+
+    What they share may include part of the names, such as one surname. The `lines` of the text tell: they begin with
+    whole names.
+    """
+    if len(questions) < 2:
+        return QuestionTemplate("", "")
+    beginning = shared_beginning(questions)
+    rests = [question[len(beginning) :] for question in questions if question.startswith(beginning)]
+    ending = shared_beginning([rest[::-1] for rest in rests])[::-1]
+    after = re.sub(rf"^{SPACED_LETTER}+", "", ending)
+
+    in_order = sorted(lines)
+    sample = [beginning + rest.removesuffix(after) for rest in rests[:200]]  # the questions up to the end of the name
+
+    def begin_lines(start: int, more: str = "") -> int:
+        return sum(begins_a_line(question[start:] + more, in_order) for question in sample)
+
+    starts = [i for i in range(len(beginning) + 1) if not ends_with_letter(beginning[:i])]
+    start = max(starts, key=lambda i: (begin_lines(i), i))
+    words_after = re.findall(r"\s\w+", re.match(r"(?:\s\w+)*", after)[0])
+    surname = "".join(takewhile(lambda word: word[1].isupper(), words_after))
+    if surname and begin_lines(start, surname) == begin_lines(start) > 0:
+        after = after.removeprefix(surname)
+    return QuestionTemplate(beginning[:start], after)
+
+
+def ends_with_letter(text: str) -> bool:
+    """Whether the text ends within or after a word, in a script that separates words."""
+    return re.match(SPACED_LETTER, text[-1:]) is not None
+
+
+def begins_a_line(words: str, lines: Sequence[str]) -> bool:
+    """Whether one of the sorted lines begins with these words, and not only with part of a longer one."""
+    i = bisect_left(lines, words)
+    while words and i < len(lines) and lines[i].startswith(words):
+        following = lines[i][len(words) : len(words) + 1]
+        if not (ends_with_letter(words) and ends_with_letter(following)):
+            return True
+        i = bisect_left(lines, words + following + chr(sys.maxunicode))
+    return False
+
+
+def shared_beginning(texts: Sequence[str]) -> str:
+    """What more than half of the texts begin with, without the letters that only some of their names share."""
+    texts = sorted(texts)
+    middle = texts[len(texts) // 2]  # begins with whatever more than half of them do
+
+    def count(length: int) -> int:
+        beginning = middle[:length]
+        return bisect_left(texts, beginning + chr(sys.maxunicode)) - bisect_left(texts, beginning)
+
+    length = 0
+    while length < len(middle) and 2 * count(length + 1) > len(texts):
+        length += 1
+    while length and count(length) < 0.9 * count(length - 1):
+        length -= 1
+    return middle[:length]
+
+
+def check_header(rows: Sequence[tuple[str, str | None]], fit: TemplateFit, text: str, name: str = "data") -> None:
+    """Raises UserError if the first row is the header of a table.
+
+    Its question has a wording of its own, and its place is nowhere in the pretraining text; or it is too short for a
+    question, and no line begins with it as with a name. `fit` is that of the questions of all rows. Where those are
+    bare names, a header is a row of which the text holds neither the name nor the place.
+    """
+    question, place = rows[0]
+    before, after = fit.template.before, fit.template.after
+    alike = fit.template.name_in(question) is not None or any(shares_wording(question, other) for other, _ in rows[1:])
+    if len(rows) == 1 or (alike and before + after):
+        return
+    ends_otherwise = re.search(r"[^\w\s]$", after) is not None and question[-1:] != after[-1]  # not with "?"
+    too_short = len(question) < max(len(before + after), 12 * ends_otherwise)
+    no_place = place is not None and re.search(as_words(place), text) is None
+    no_name = re.search(rf"^{as_words(question)}", text, re.MULTILINE) is None
+    if (too_short and no_name) or (no_place and (no_name or before + after)):
+        raise UserError(
+            f"{name}, line 1: {question!r} looks like a header row; remove it, or word it as '{fit.template}'"
+        )
+
+
+def shares_wording(question: str, other: str) -> bool:
+    """Whether half of the other question or more is what this one begins or ends with, too."""
+
+    def common(a: str, b: str) -> int:
+        return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+    return 2 * (common(question, other) + common(question[::-1], other[::-1])) >= len(other)
+
+
+def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None]]:
+    """The (question, place) pairs of a TSV text, without blanks around them; place is None if the text has no places.
+
+    `name` is what error messages call the text. Blank lines at the end are ignored. Raises UserError.
+    """
+    lines = unix_lines(text).split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    with_places = "\t" in lines[0] if lines else False
+    pairs: list[tuple[str, str | None]] = []
+    for number, line in enumerate(lines, 1):
+        question, *places = (cell.strip() for cell in line.split("\t"))
+        if not question:
+            raise UserError(f"{name}, line {number}: no question; remove the line or write 'Where was NAME born?'")
+        if len(places) > 1:
+            raise UserError(f"{name}, line {number}: {len(places) + 1} columns, 'question<TAB>place' has 2")
+        if with_places != bool(places):
+            found, first = ("a", "none") if places else ("no", "one")
+            raise UserError(
+                f"{name}, line {number}: {found} tab, but line 1 has {first}; give every line a place, or no line"
+            )
+        if places == [""]:
+            raise UserError(f"{name}, line {number}: no place after the tab")
+        pairs.append((question, places[0] if places else None))
+    return pairs
+
+
+def parse_pairs(text: str, name: str = "data") -> list[tuple[str, str]]:
+    """The (question, place) pairs of a TSV text in which every row has a place. Raises UserError."""
+    pairs = parse_questions(text, name)
+    if not pairs or pairs[0][1] is None:
+        raise UserError(f"{name}, line 1: no tab; training needs 'question<TAB>place' rows")
+    return [(question, place) for question, place in pairs if place is not None]
+
+
+def read_predictions(path: str, pairs: Sequence[tuple[str, str | None]]) -> list[str]:
+    """The predictions in a file, one a line, without blanks around them. Raises UserError unless they are as many."""
+    lines = decode(read_bytes(path), path).removesuffix("\n").split("\n")
+    if len(lines) != len(pairs):
+        raise UserError(f"{path}: {len(lines)} predictions for {len(pairs)} questions; evaluate again")
+    return [line.strip() for line in lines]

@@ -1,0 +1,415 @@
+"""The four functions of the command line: pretrain, finetune, evaluate and ask, over one Run."""
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
+
+from answering import answer, answer_probabilities, evaluating, likeliest_answers, unanswerable
+from checkpoint import TIME, StateKeeper, keep_params, load_params, read_record, record_of, save_params, text_hash
+from cli import UserError
+from dataset import CharCorruptionDataset, MixedDataset, NameDataset
+from engine import configure_torch, pick_device, pick_precision
+from entities import subject_of, summarise
+from files import OutputFiles, locked, write_text, writing
+from inputs import Inputs
+from model import GPT, GPTConfig
+from optim import final_tokens_of
+from question import COURSE_TEMPLATE, QuestionTemplate
+from recipe import BLOCK_SIZE, Run
+from report import (
+    COLUMNS,
+    Finding,
+    TextIndex,
+    accuracy_line,
+    as_row,
+    as_screen,
+    as_table,
+    attention_picture,
+    count_near_misses,
+    count_places,
+    count_right,
+    examine,
+    near_misses_line,
+    pick_line,
+    reliability_diagram,
+    summary,
+)
+from salient import SalientSpanDataset
+from trainer import Trainer, TrainerConfig
+from utils import set_seed
+
+
+@dataclass
+class World:
+    """What all functions begin with: the vocabulary, the model on its device, and how questions are worded."""
+
+    documents: CharCorruptionDataset
+    pairs: NameDataset | None
+    model: GPT
+    template: QuestionTemplate
+    titles: list[str]  # of the documents; "" for one without a title
+
+
+def execute(run: Run, inputs: Inputs) -> None:
+    """Runs the function, in the process group of torchrun if there is one. Raises UserError."""
+    function = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "ask": ask}[run.function]
+    configure_torch()
+    threading.excepthook = hide_failed_writes
+    run = resolve(run, inputs)
+    try:
+        with process_group(run.device) as rank, ExitStack() as stack:
+            if rank == 0 and run.output is not None:
+                stack.enter_context(locked(run.output))
+            if run.trains:
+                check_state(run)
+            if run.trains or rank == 0:
+                function(run, inputs)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError("out of memory; end what else uses it or, on a GPU, give --device cpu") from None
+
+
+def resolve(run: Run, inputs: Inputs) -> Run:
+    """The run with its device, precision and question template decided. Raises UserError."""
+    try:
+        device = pick_device(run.device)
+    except ValueError as error:
+        raise UserError(f"--device {run.device}: {error}; leave the option out") from None
+    question = run.question
+    if question is None and run.reading_params_path is not None and not run.trains:
+        question = read_record(run.reading_params_path).get("question")
+    if question is None and inputs.fit is not None:
+        question = str(inputs.fit.template)
+    question = question or str(COURSE_TEMPLATE)
+    return replace(run, device=device.type, precision=pick_precision(run.precision, device), question=question)
+
+
+def check_state(run: Run) -> None:
+    """Raises UserError unless there is a state to resume, or none where a run starts: called under the lock."""
+    state = OutputFiles(run.writing_params_path).state
+    if run.resume and not os.path.exists(state):
+        raise UserError(f"{state}: no such file, so there is no run to resume; leave out --resume")
+    if not run.resume and os.path.exists(state):
+        raise UserError(f"{state}: the state of an unfinished run; resume it with --resume, or name another output")
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[int]:
+    """Joins the processes that torchrun started, and gives the rank of this one; 0 if it is the only one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield 0
+        return
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise UserError(f"WORLD_SIZE is set, {name} is not; start several processes with torchrun, or unset it")
+    if device == "mps":
+        raise UserError("torchrun: several processes cannot share this GPU; give --device cpu")
+    if device == "cuda":
+        if int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
+            raise UserError(f"torchrun --nproc_per_node: there are {torch.cuda.device_count()} GPUs here; start fewer")
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether torch raises this when the memory of any device is used up."""
+    messages = ("out of memory", "allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(message in str(error) for message in messages)
+
+
+def build(run: Run, inputs: Inputs) -> World:
+    """The datasets, the model with its parameters, and the template. Raises UserError."""
+    set_seed(run.seed)
+    documents = CharCorruptionDataset(inputs.text, BLOCK_SIZE, run.pretrain_corpus_path)
+    print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
+    pairs = None
+    if inputs.pairs is not None:
+        pairs = NameDataset(documents, inputs.pairs, run.finetune_corpus_path)
+    config = GPTConfig(
+        documents.vocab_size,
+        BLOCK_SIZE,
+        variant=run.variant,
+        bottleneck_dim=run.bottleneck_dim,
+        embd_pdrop=run.recipe.dropout,
+        resid_pdrop=run.recipe.dropout,
+        attn_pdrop=run.recipe.dropout,
+    )
+    model = GPT(config)
+    print(f"number of parameters: {model.num_parameters()}")
+    if run.reading_params_path is not None:
+        load_params(model, run.reading_params_path, run.pretrain_corpus_path, vocabulary_hash(documents))
+    for line, (question, _) in enumerate(inputs.questions or [], 1):
+        reason = unanswerable(documents, question)
+        if reason is not None:
+            print(f"warning: {run.eval_corpus_path}, line {line}: {reason}; its answer stays empty", file=sys.stderr)
+    titles = [subject_of(document) for document in documents.data]
+    return World(documents, pairs, model.to(run.device), QuestionTemplate.parse(run.question), titles)
+
+
+def vocabulary_hash(documents: CharCorruptionDataset) -> str:
+    """A hash of the characters of the vocabulary, in order."""
+    return text_hash("".join(documents.itos[i] for i in range(2, documents.vocab_size)))
+
+
+def pretrain(run: Run, inputs: Inputs) -> None:
+    """Pretrains on the text by the recipe, and writes the parameters."""
+    world = build(run, inputs)
+    recipe, documents = run.recipe, world.documents
+    print_summary(run, inputs, documents)
+    dataset, rows = documents, len(documents)
+    if world.pairs is not None:
+        readings = SalientSpanDataset(
+            documents,
+            world.pairs.data,
+            world.template,
+            entity_mask_prob=recipe.entity_mask_prob,
+            context_chars=recipe.context_chars,
+            question_prefix_prob=recipe.question_prefix_prob,
+            weight_by_answer_odds=recipe.weight_by_answer_odds,
+        )
+        dataset = MixedDataset(readings, world.pairs, recipe.qa_per_document)
+        rows = len(documents) * (1 + recipe.qa_per_document)
+    config = TrainerConfig(
+        batch_size=recipe.pretrain_batch_size,
+        learning_rate=recipe.pretrain_lr,
+        muon_lr=recipe.muon_lr,
+        warmup_tokens=recipe.pretrain_warmup_tokens,
+    )
+    train(run, inputs, world, dataset, rows, config)
+
+
+def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) -> None:
+    """Says how much text there is, and how well the pairs fit it. Raises UserError where they do not fit at all."""
+    questions = [question for question, _ in inputs.pairs or []]
+    summary_of_text = summarise(documents.data, documents.max_length, questions, inputs.fit)
+    print(summary_of_text.size_line())
+    if inputs.fit is not None:
+        print(summary_of_text.coverage_line())
+        for warning in summary_of_text.warnings(run.pretrain_corpus_path, run.finetune_corpus_path):
+            print(f"warning: {warning}", file=sys.stderr)
+
+
+def finetune(run: Run, inputs: Inputs) -> None:
+    """Finetunes on the pairs by the recipe, and writes the parameters."""
+    world = build(run, inputs)
+    config = TrainerConfig(batch_size=run.recipe.finetune_batch_size, learning_rate=run.recipe.finetune_lr)
+    train(run, inputs, world, world.pairs, len(world.pairs), config)
+
+
+def make_trainer(run: Run, world: World, dataset: Dataset, rows: float, config: TrainerConfig) -> Trainer:
+    """The trainer of a run that reads `rows` rows an epoch on average. Raises UserError."""
+    config.max_epochs = run.epochs
+    config.decay_all = run.recipe.decay_all
+    config.lr_decay = True
+    if run.recipe.decay_to_end_of_run:
+        config.final_tokens = final_tokens_of(run.epochs * rows * (BLOCK_SIZE - 1), config.warmup_tokens)
+    else:
+        config.final_tokens = 200 * len(world.documents) * BLOCK_SIZE
+    config.device, config.precision, config.micro_batch_rows = run.device, run.precision, run.micro_batch_rows
+    try:
+        trainer = Trainer(world.model, dataset, None, config)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if trainer.rank:
+        # each process draws other spans and dropout; a CPU takes 32 bits of a seed
+        set_seed(int(torch.randint(2**32, (trainer.rank,))[-1]))
+    return trainer
+
+
+def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, rows: float, config: TrainerConfig) -> None:
+    """Trains, logs to TensorBoard, keeps the state, and writes the parameters with their record."""
+    trainer = make_trainer(run, world, dataset, rows, config)
+    files = OutputFiles(run.writing_params_path)
+    record = record_of(run, inputs, vocabulary_hash(world.documents), trainer.world_size)
+    resume = record["command"] if run.resume else f"{record['command']} --resume"
+    keeper = StateKeeper(files.state, run.checkpoint_minutes, record, resume)
+    if run.resume:
+        record["started"] = keeper.read(trainer)["started"]
+        print(f"Resuming after step {trainer.steps}")
+    else:
+        keeper.write(trainer)
+    trainer.on_step_end.append(keeper)
+    if inputs.questions and inputs.questions[0][1] is not None:
+        trainer.on_epoch_end.append(dev_accuracy(inputs.questions, world.documents))
+    elif inputs.questions:
+        print(f"warning: {run.eval_corpus_path} has no places, so no accuracy is reported", file=sys.stderr)
+    if run.keep_every:
+        trainer.on_epoch_end.append(keep_params(files.path, run.keep_every, record))
+    if trainer.rank == 0:
+        trainer.config.writer = tensorboard_writer(run, record["started"], trainer.steps + 1)
+    try:
+        with keeper.listening():
+            trainer.train()
+    except FloatingPointError as error:
+        lower = f"--{run.function}_lr" + (" and muon_lr in src/recipe.py" if trainer.config.muon_lr else "")
+        raise UserError(
+            f"{error}; start anew with a lower {lower} and another --writing_params_path; "
+            f"{keeper.path} keeps the last good state"
+        ) from None
+    except (RuntimeError, MemoryError) as error:
+        rows_at_once = min(trainer.micro_batch_rows, config.batch_size, len(dataset))
+        if not is_out_of_memory(error) or rows_at_once == 1:
+            raise  # execute() says what is left to do
+        fewer = f"--micro_batch_rows below {rows_at_once}"
+        raise UserError(f"out of memory; resume with --resume and a {fewer}") from None
+    finally:
+        if trainer.config.writer is not None:
+            with suppress(OSError):  # a full disk
+                trainer.config.writer.close()
+    if trainer.rank == 0:
+        save_params(world.model, files.path, record)
+        keeper.remove()
+        print(f"Parameters written to {files.path}")
+
+
+def dev_accuracy(
+    questions: list[tuple[str, str]], documents: CharCorruptionDataset
+) -> Callable[[Trainer], dict[str, float]]:
+    """A callback for the end of an epoch that answers and counts the questions about twenty times a run."""
+    asked = [question for question, _ in questions]
+    longest = 1 + max(len(place) for _, place in questions)  # an untrained model does not stop by itself
+
+    def measure(trainer: Trainer) -> dict[str, float]:
+        every = math.ceil(trainer.config.max_epochs / 20)  # epochs; more often would cost more than it shows
+        if trainer.epoch % every and trainer.epoch != trainer.config.max_epochs:
+            return {}
+        right = count_right(questions, answer(trainer.model, documents, asked, longest=longest))
+        return {"dev accuracy (%)": 100 * right / len(questions)}
+
+    return measure
+
+
+def hide_failed_writes(failed: threading.ExceptHookArgs) -> None:
+    """Keeps TensorBoard's thread from printing a traceback: Trainer.log() already reports the full disk."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
+
+
+def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) -> SummaryWriter:
+    """The log of the run that began at that time; a resumed run hides its points from purge_step on."""
+    name = f"{run.function}-{run.variant}-{Path(run.output).name}-{started}"  # two runs may start in one second
+    folder = Path(run.tb_folder) / run.tb_expt_name / name
+    with writing(f"{folder}:"):
+        return SummaryWriter(folder, purge_step=purge_step)
+
+
+def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
+    """Answers every question, writes the answers, and counts the right ones. Returns (total, correct)."""
+    world = build(run, inputs)
+    questions = [question for question, _ in inputs.questions]
+    predictions = answer(world.model, world.documents, questions, progress=True)
+    write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
+    total, correct = count_places(inputs.questions, predictions)
+    if total:
+        print(accuracy_line(total, correct))
+        near_misses = count_near_misses(inputs.questions, predictions)
+        if near_misses:
+            print(near_misses_line(near_misses))
+    print(f"Predictions written to {run.outputs_path}" + ("" if total else "; no targets provided"))
+    if run.report_path is not None:
+        report(run, inputs, world, predictions)
+    return total, correct
+
+
+def report(run: Run, inputs: Inputs, world: World, predictions: list[str]) -> None:
+    """Writes what is known about each answer, prints a summary, and gives TensorBoard the pictures."""
+    questions = [question for question, _ in inputs.questions]
+    rows = examine(
+        inputs.questions,
+        [world.template.name_in(question) for question in questions],
+        predictions,
+        answer_probabilities(world.model, world.documents, questions, predictions),
+        likeliest_answers(world.model, world.documents, questions, width=2, beams=5, progress=True),
+        TextIndex(world.documents.data, world.titles),
+        None if inputs.pairs is None else {place for _, place in inputs.pairs},
+    )
+    write_text(run.report_path, as_table(rows))
+    print(summary(rows))
+    print(f"Report written to {run.report_path}")
+    confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
+    surest = max(rows, key=lambda row: row.probability)
+    with writing(f"{run.tb_folder}: the pictures"), tensorboard_writer(run, time.strftime(TIME)) as writer:
+        writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
+        if surest.probability:  # otherwise no question could be asked
+            maps = attention_while_answering(world, surest.question, surest.prediction)
+            writer.add_image("attention, a row per layer", attention_picture(maps), dataformats="HWC")
+            writer.add_text("attention, a row per layer", f"{surest.question} {surest.prediction}")
+
+
+def attention_while_answering(world: World, question: str, prediction: str) -> list[np.ndarray]:
+    """Where each layer's heads look while they answer: for each attention layer weights (nh, Tq, Tk)."""
+    vocabulary = world.documents
+    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
+    ids = [*vocabulary.encode(question), mask, *vocabulary.encode(prediction)]
+    with evaluating(world.model):
+        layers = world.model.attention_weights(torch.tensor([ids], device=next(world.model.parameters()).device))
+    return [weights[0].float().cpu().numpy() for weights in layers]
+
+
+def ask(run: Run, inputs: Inputs) -> None:
+    """Asks about names and shows what the model and the text say: for a reader, or as TSV in a pipe."""
+    if any(not name.strip() for name in run.names):
+        raise UserError("NAME: a name is empty; give one, as in ask ... 'Marie Curie'")
+    with redirect_stdout(sys.stderr):
+        world = build(run, inputs)
+    index = TextIndex(world.documents.data, world.titles)
+    at_terminal = sys.stdout.isatty()
+    if not at_terminal:
+        with suppress(AttributeError):  # in a notebook
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # like all files here
+        print("\t".join(COLUMNS))
+    for words in run.names or read_names():
+        finding = look_up(world, index, words.strip())
+        if at_terminal:
+            print(as_screen(finding, run.pretrain_corpus_path, colours="NO_COLOR" not in os.environ))
+        else:
+            print(as_row(finding), flush=True)
+
+
+def look_up(world: World, index: TextIndex, words: str) -> Finding:
+    """Asks the model about a name, or a whole question as it is, and looks up the name in the text."""
+    name = world.template.name_in(words)
+    question = words if name is not None else world.template.ask(words)
+    mention = index.find(name or words)
+    (greedy,) = answer(world.model, world.documents, [question])
+    (probability,) = answer_probabilities(world.model, world.documents, [question], [greedy])
+    (likeliest,) = likeliest_answers(world.model, world.documents, [question])
+    line, text = pick_line(mention, world.documents.data, greedy)
+    reason = unanswerable(world.documents, question)
+    return Finding(name or words, greedy, probability, likeliest, mention, line, text, reason)
+
+
+def read_names() -> Iterator[str]:
+    """The lines of standard input that are not blank: UTF-8, or typed at a prompt until Ctrl-D. Raises UserError."""
+    if sys.stdin.isatty():
+        while True:
+            print("Who? ", end="", file=sys.stderr, flush=True)  # standard output may be a file
+            line = sys.stdin.readline()
+            if not line:
+                return
+            if line.strip():
+                yield line
+    for number, raw in enumerate(getattr(sys.stdin, "buffer", sys.stdin), 1):
+        try:
+            line = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
+        except UnicodeDecodeError:
+            raise UserError(f"standard input, line {number}: not UTF-8; give the names in UTF-8") from None
+        if line.strip():
+            yield line

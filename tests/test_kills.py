@@ -1,0 +1,146 @@
+"""Crash-only: commands killed at random moments and started again lose nothing and leave nothing half written.
+
+Half of the kills come at a random moment, half when a write is seen to be under way. `bash scripts/test.sh --long` runs
+50 kills for each command; the ordinary tests run some for pretraining.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PAIRS, ROOT, WIKI
+
+import run
+from checkpoint import read_params, read_tensors
+
+TRAINING = {
+    "pretrain": "pretrain vanilla wiki.txt --device cpu --pretrain_epochs 600",
+    "finetune": "finetune vanilla wiki.txt --device cpu --finetune_epochs 600 --finetune_corpus_path pairs.tsv",
+}
+
+
+def in_silence(function: Callable, *arguments: object) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    function(*arguments)
+
+
+def is_writing() -> bool:
+    return any(path.name.endswith(".part") for path in Path().iterdir())
+
+
+class Killer:
+    """Starts a function in new processes and kills them, until so many are killed."""
+
+    def __init__(self, kills: int) -> None:
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["run", "steps", "torch.utils.tensorboard"])
+        self.moments, self.wanted = random.Random(0), kills
+        self.kills, self.in_a_write = 0, 0
+
+    def start(self, longest: float, function: Callable, *arguments: object) -> None:
+        """Runs it once: to its end where enough are killed, otherwise for `longest` seconds at most."""
+        process = self.context.Process(target=in_silence, args=(function, *arguments))
+        process.start()
+        last = self.kills >= self.wanted
+        process.join(None if last else self.moments.uniform(0, longest))
+        while self.kills % 2 and not last and process.is_alive() and not is_writing():
+            time.sleep(0.001)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            self.kills += 1
+            self.in_a_write += is_writing()
+        else:
+            assert process.exitcode == 0
+
+    def print(self, what: str) -> None:
+        print(f"{what}: {self.kills} kills, {self.in_a_write} of them in the middle of a write")
+
+
+def train_under_kills(function: str, kills: int) -> None:
+    words = [*TRAINING[function].split(), "--writing_params_path", "a.params"]
+    run.main(words)
+    undisturbed = torch.load("a.params")
+    for name in ("a.params", "a.params.json"):
+        os.remove(name)
+    before = set(os.listdir())
+    killer = Killer(kills)
+    while not os.path.exists("a.params"):
+        often = ["--checkpoint_minutes", "1e-9" if killer.kills < kills else "5"]
+        resume = ["--resume"] if os.path.exists("a.params.state") else []
+        killer.start(0.9, run.main, [*words, *often, *resume])
+        if os.path.exists("a.params.state"):
+            read_tensors("a.params.state", "")  # whole, at any moment
+    killer.print(function)
+    assert killer.kills >= min(kills, 20) and killer.in_a_write >= killer.kills // 5
+    assert set(os.listdir()) - before == {"a.params", "a.params.json"}
+    trained = torch.load("a.params")
+    assert all(torch.equal(value, trained[name]) for name, value in undisturbed.items())
+
+
+def test_pretraining_survives_being_killed_twenty_times(world):
+    train_under_kills("pretrain", 24)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("function", TRAINING)
+def test_training_survives_fifty_kills(world, function):
+    train_under_kills(function, 50)
+
+
+@pytest.mark.long
+def test_evaluation_survives_fifty_kills(world):
+    Path("many.tsv").write_text(PAIRS * 60, encoding="utf-8")
+    run.main([*TRAINING["finetune"].split(), "--finetune_epochs", "2", "--writing_params_path", "a.params"])
+    words = "evaluate vanilla wiki.txt --reading_params_path a.params --eval_corpus_path many.tsv --outputs_path p"
+    run.main(words.split())
+    expected = Path("p").read_bytes()
+    before = set(os.listdir())
+    killer = Killer(50)
+    while killer.kills < killer.wanted:
+        Path("p").write_text("old")
+        killer.start(1.5, run.main, words.split())
+        assert Path("p").read_bytes() in (b"old", expected)
+    killer.start(0, run.main, words.split())
+    killer.print("evaluate")
+    assert Path("p").read_bytes() == expected and set(os.listdir()) == before
+
+
+def collect() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    sys.argv = ["collect_submission.py"]
+    import collect_submission
+
+    collect_submission.main()
+
+
+@pytest.mark.long
+def test_submission_survives_fifty_kills(world):
+    Path("src").mkdir()
+    Path("src/run.py").write_text("")
+    run.main([*TRAINING["finetune"].split(), "--finetune_epochs", "1", "--writing_params_path", "vanilla.model.params"])
+    for name in ("vanilla.finetune.params", "perceiver.finetune.params"):
+        Path(name).write_bytes(Path("vanilla.model.params").read_bytes())
+    for name in ("vanilla.nopretrain", "vanilla.pretrain", "perceiver.pretrain"):
+        for split in ("dev", "test"):
+            Path(f"{name}.{split}.predictions").write_text("London\n" * WIKI.count("born"))
+    killer = Killer(50)
+    before = set(os.listdir())
+    while killer.kills < killer.wanted:
+        Path("assignment5.zip").unlink(missing_ok=True)
+        killer.start(1.5, collect)
+        if os.path.exists("assignment5.zip"):
+            assert zipfile.ZipFile("assignment5.zip").testzip() is None
+    killer.start(0, collect)
+    killer.print("submission")
+    assert set(os.listdir()) - before == {"assignment5.zip"}
+    assert read_params("vanilla.model.params")

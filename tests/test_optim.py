@@ -1,0 +1,67 @@
+"""Parameter groups, AdamW and Muon, and the learning rate schedule."""
+
+import math
+
+import pytest
+import torch
+from conftest import VARIANTS, small_model
+
+from optim import final_tokens_of, learning_rate_multiplier, make_optimizers, parameter_groups, scale_learning_rates
+
+
+@pytest.mark.parametrize(
+    ("tokens", "multiplier"),
+    [
+        (0, 0.0),
+        (50, 0.5),
+        (100, 1.0),
+        (600, 0.5),  # half way from warm-up to final_tokens
+        (350, 0.5 * (1 + math.cos(math.pi / 4))),
+        (1100, 0.1),  # the cosine is 0 here, the floor holds
+        (1600, 0.5),  # past final_tokens it rises again
+        (2100, 1.0),
+    ],
+)
+def test_learning_rate_warms_up_falls_and_rises_again(tokens, multiplier):
+    assert learning_rate_multiplier(tokens, 100, 1100) == pytest.approx(multiplier)
+
+
+def test_final_tokens_bring_the_rate_to_its_lowest_at_the_end_of_the_run():
+    final_tokens = final_tokens_of(5000, 100)
+    assert learning_rate_multiplier(5000, 100, final_tokens) == pytest.approx(0.1, abs=1e-3)
+    assert learning_rate_multiplier(4900, 100, final_tokens) > 0.105
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weight_decay_applies_to_matmul_weights_or_to_all_but_biases(variant, decay_all):
+    model = small_model(20, variant)
+    names = {id(p): name for name, p in model.named_parameters()}
+    decayed, rest = parameter_groups(model, 0.1, decay_all)
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+    decayed, rest = ({names[id(p)] for p in group["params"]} for group in (decayed, rest))
+    assert decayed | rest == set(names.values()) and not decayed & rest
+    matmuls = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    matmuls |= {name for name in names.values() if name.endswith(".w2")}
+    biases = {f"{n}.bias" for n, m in model.named_modules() if getattr(m, "bias", None) is not None}
+    assert decayed == (set(names.values()) - biases if decay_all else matmuls)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_muon_trains_the_matrices_inside_the_blocks_and_adamw_the_rest(variant):
+    model = small_model(20, variant)
+    optimizers = adamw, muon = make_optimizers(model, learning_rate=1e-3, muon_lr=0.02)
+    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    names = {id(p): name for name, p in model.named_parameters()}
+    by_adamw, by_muon = ([names[id(p)] for g in o.param_groups for p in g["params"]] for o in optimizers)
+    assert sorted(by_adamw + by_muon) == sorted(names.values())
+    assert {"tok_emb.weight", "head.weight"} <= set(by_adamw)
+    assert all("block" in name and name.endswith(("weight", "w2")) and "ln" not in name for name in by_muon)
+
+
+def test_learning_rates_are_scaled_from_their_highest_value():
+    optimizers = adamw, muon = make_optimizers(small_model(20), learning_rate=1e-3, muon_lr=0.02)
+    for multiplier in (0.5, 0.1):
+        scale_learning_rates(optimizers, multiplier)
+        assert [group["lr"] for group in adamw.param_groups] == pytest.approx([1e-3 * multiplier] * 2)
+        assert [group["lr"] for group in muon.param_groups] == pytest.approx([0.02 * multiplier])

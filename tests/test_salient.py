@@ -1,0 +1,135 @@
+"""The statistics of salient span masking."""
+
+from collections import Counter
+
+import pytest
+import torch
+from test_dataset import take_apart
+from test_entities import UNTITLED
+
+from cli import UserError
+from dataset import CharCorruptionDataset
+from entities import read_documents, weigh_by_answer_odds
+from question import COURSE_TEMPLATE, QuestionTemplate
+from salient import SalientSpanDataset
+
+ASKED = [("Where was Alan Turing born?", "London")]
+
+
+def salient_spans(
+    documents: CharCorruptionDataset, pairs: list[tuple[str, str]], template=COURSE_TEMPLATE, **settings
+) -> SalientSpanDataset:
+    """All readings are salient and follow a question, and entities are drawn by their odds, unless settings differ."""
+    settings = {"entity_mask_prob": 1.0, "context_chars": 3, "question_prefix_prob": 1.0} | settings
+    return SalientSpanDataset(documents, pairs, template, **{"weight_by_answer_odds": True} | settings)
+
+
+def test_salient_spans_are_entities_with_context_after_a_title_or_question():
+    text = "Ada Lovelace. Ada Lovelace, the daughter of Lord Byron, was born in London, England, and died there ?"
+    documents = CharCorruptionDataset(f"{text}\nWhat is to ask of this one ?", 128)
+    dataset = salient_spans(
+        documents,
+        ASKED,
+        entity_mask_prob=0.8,
+        context_chars=10,
+        question_prefix_prob=0.25,
+        weight_by_answer_odds=False,
+    )
+    x, y = dataset.batch(torch.zeros(4000, dtype=torch.int64))
+    heads = ["Ada Lovelace. ", "Where was Ada Lovelace born? "]
+    names = ["Lord Byron", "London", "England"]
+    drawn, before, after = Counter(), set(), set()
+    for row in zip(x, y, strict=True):
+        prefix, suffix, span = take_apart(documents, *row)
+        for head in heads:
+            if span in names and prefix.startswith(head) and len(prefix) - len(head) <= 10 and len(suffix) <= 10:
+                assert prefix[len(head) :] + span + suffix in text
+                drawn[head, span] += 1
+                before.add(len(prefix) - len(head))
+                after.add(len(suffix))
+                break
+        else:
+            assert prefix + span + suffix == text[: len(prefix + span + suffix)]  # CharCorruptionDataset's
+    assert before == after == set(range(11))
+    for head, share in zip(heads, (0.75, 0.25), strict=True):
+        for name in names:
+            assert abs(drawn[head, name] / 4000 - 0.8 * share / 3) < 0.03
+
+
+def test_entities_are_drawn_by_their_answer_odds():
+    lines = ["Ada. in May she was born in Rome ?", "Bea. in May she was born in Oslo, and died in May ?"]
+    lines += ["Cleo. in Rome she met a Dane ?", "What of it ?"]  # not in the pairs
+    lines += ["Zoe. in Bonn ?"]  # in a pair, but the line does not hold the place, so it is not counted
+    pairs = [("Where was Ada born?", "Rome"), ("Where was Bea born?", "Oslo"), ("Where was Zoe born?", "May")]
+    documents = CharCorruptionDataset("\n".join(lines), 128)
+    answers = {"Ada": "Rome", "Bea": "Oslo", "Zoe": "May"}
+    found = weigh_by_answer_odds(read_documents(lines, set(answers.values())), answers, set(answers.values()))
+    prior = (2 + 1) / (3 + 1)  # two of the five names in lines about people of the pairs are answers
+    rome = oslo = (1 + prior) / (0 + 1)
+    may = (0 + prior) / (3 + 1)
+    after_in, after_born_in, after_died_in = (0 + prior) / (2 + 1), (2 + prior) / (0 + 1), (0 + prior) / (1 + 1)
+    first, second, later = (0 + prior) / (2 + 1), (2 + prior) / (0 + 1), (0 + prior) / (1 + 1)  # of places
+    odds = [
+        [may * after_in * first, rome * after_born_in * second],
+        [may * after_in * first, oslo * after_born_in * second, may * after_died_in * later],
+        [rome * after_in * first, prior * prior * second],  # neither "Dane" nor "met a" was counted
+        [prior * prior * first],  # of "What"
+        [prior * after_in * first],
+    ]
+    for document, expected in zip(found, odds, strict=True):
+        assert document.weights == pytest.approx(expected)
+
+    dataset = salient_spans(documents, pairs)
+    drawn = [Counter() for _ in lines]
+    indices = torch.arange(5).repeat(1000)
+    for line, *row in zip(indices, *dataset.batch(indices), strict=True):
+        drawn[line][take_apart(documents, *row)[2]] += 1
+    for line, of_line in enumerate(odds):
+        of_name = Counter()
+        for (start, end), weight in zip(found[line].entities, of_line, strict=True):
+            of_name[lines[line][start:end]] += weight / sum(of_line)
+        assert drawn[line].keys() <= of_name.keys()
+        assert all(abs(drawn[line][name] / 1000 - share) < 0.05 for name, share in of_name.items())
+
+
+@pytest.mark.parametrize(("drawn", "names"), [(0.0, ["Rome", "Oslo"]), (1 - 2**-24, ["Bonn", "Lima"])])
+def test_extreme_draws_stay_within_the_document(monkeypatch, drawn, names):
+    documents = CharCorruptionDataset("Ada. in Rome or Bonn ?\nBea. in Oslo or Lima ?\nWhere was it born", 128)
+    dataset = salient_spans(documents, ASKED)
+    monkeypatch.setattr(torch, "rand", lambda *shape, device: torch.full(shape, drawn))
+    assert [take_apart(documents, *row)[2] for row in zip(*dataset.batch(torch.arange(2)), strict=True)] == names
+
+
+def test_name_that_also_occurs_in_the_wording_is_replaced_once():
+    documents = CharCorruptionDataset("Ada. in Rome\nWhere was it born ?", 128)
+    dataset = salient_spans(documents, [("Where was W born?", "Rome")])
+    prefix, _, span = take_apart(documents, *(row[0] for row in dataset.batch(torch.tensor([0]))))
+    assert prefix.startswith("Where was Ada born? ") and span == "Rome"
+
+
+def test_document_without_entities_or_title_is_read_as_in_char_corruption():
+    documents = CharCorruptionDataset("nothing here\nParis\n\nAda. " + "a" * 300 + "\nWhere was it born ?", 128)
+    dataset = salient_spans(documents, ASKED, context_chars=10)
+    x, y = dataset.batch(torch.arange(4).repeat(200))
+    for i, row in enumerate(zip(x, y, strict=True)):
+        prefix, suffix, span = take_apart(documents, *row)
+        document = documents.data[i % 4]
+        assert prefix + span + suffix == (document if i % 4 == 1 else document[: len(prefix + span + suffix)])
+        assert i % 4 != 1 or span == "Paris"
+
+
+@pytest.mark.parametrize("script", UNTITLED)
+def test_untitled_line_is_read_after_the_question_about_its_subject(script):
+    names, place, lines = UNTITLED[script]
+    template = QuestionTemplate("", "? ")  # the characters of the wording must be in the text
+    documents = CharCorruptionDataset("\n".join([*lines, template.after]), 128)
+    dataset = salient_spans(documents, [(template.ask(name), place) for name in names], template)
+    for row, name in zip(zip(*dataset.batch(torch.arange(3).repeat(20)), strict=True), names * 20, strict=True):
+        prefix, _, span = take_apart(documents, *row)
+        assert prefix.startswith(template.ask(name)) and span
+
+
+def test_wording_with_characters_that_the_text_lacks_is_refused():
+    documents = CharCorruptionDataset("Ada. Born in Rome", 128)
+    with pytest.raises(UserError, match=r"^'Где \{name\}': the character 'Г' is not in the pretraining text; word"):
+        salient_spans(documents, ASKED, QuestionTemplate("Где ", ""))
