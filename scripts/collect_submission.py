@@ -8,7 +8,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, UserError, exit_on_user_error
-from files import atomic_write, check_writable, count_right, parse_questions, read_predictions, read_text
+from files import atomic_write, check_writable, locked, read_text
+from question import parse_questions, read_predictions
+from report import count_right
 
 DATA = ["wiki.txt", "birth_places_train.tsv", "birth_dev.tsv"]
 QUESTIONS = {"dev": "birth_dev.tsv", "test": "birth_test_inputs.tsv"}
@@ -22,15 +24,15 @@ def variant_files(variant: str) -> list[str]:
 
 
 def required_files() -> list[str]:
-    """Every file of the submission beside src/: of the year's variants those that are begun, else the first."""
+    """Every file of the submission beside src/: the year's variants that have any file, otherwise the first one."""
     no_pretraining = ["vanilla.model.params", *(f"vanilla.nopretrain.{split}.predictions" for split in QUESTIONS)]
-    begun = [v for v in YEAR_VARIANTS if any(Path(name).exists() for name in variant_files(v))]
-    variants = ["vanilla", *(begun or YEAR_VARIANTS[:1])]
+    started = [v for v in YEAR_VARIANTS if any(Path(name).exists() for name in variant_files(v))]
+    variants = ["vanilla", *(started or YEAR_VARIANTS[:1])]
     return DATA + no_pretraining + [name for variant in variants for name in variant_files(variant)]
 
 
 def remark(name: str) -> str:
-    """What the table says of a file that is there: its size, or its predictions against their questions."""
+    """What the table says of an existing file: its size, or how its predictions score."""
     if not name.endswith(".predictions"):
         return f"{Path(name).stat().st_size:,} bytes"
     run, split, _ = name.rsplit(".", 2)
@@ -70,12 +72,13 @@ def main() -> None:
             wrong.append(name)
     if missing:
         both = all(set(variant_files(variant)) & set(names) for variant in YEAR_VARIANTS)
-        way_out = "; or remove the files of the variant that you leave out" if both else ""
+        way_out = "; or move away the files of the variant that you leave out" if both else ""
         raise UserError(f"nothing packed: {len(missing)} files are missing: {', '.join(missing)}{way_out}")
     if wrong:
         raise UserError(f"nothing packed: not the predictions for their questions: {', '.join(wrong)}; evaluate again")
 
     with (
+        locked(output_path),
         atomic_write(output_path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive,
     ):

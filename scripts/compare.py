@@ -1,4 +1,4 @@
-"""A table of runs on the same questions beside the London baseline, and ten answers of the last one."""
+"""A table of runs on the same questions and the London baseline, and ten answers of the last run."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, exit_on_user_error
-from files import count_right, name_in, parse_pairs, read_predictions, read_text
+from files import read_text
+from question import COURSE_TEMPLATE, parse_pairs, read_predictions
+from report import count_right
 
 
 def main() -> None:
@@ -35,7 +37,8 @@ def main() -> None:
     print(f"\nTen of the people asked about, none of whom was finetuned on ({rows[-1][0]}):")
     print(f"  {'':2}{'person':32}{'answer':24}truth")
     for (question, place), predicted in list(zip(asked, rows[-1][1], strict=True))[:10]:
-        print(f"  {'✓' if predicted == place else '✗':2}{name_in(question):32}{predicted:24}{place}")
+        name = COURSE_TEMPLATE.name_in(question) or question
+        print(f"  {'✓' if predicted == place else '✗':2}{name:32}{predicted:24}{place}")
 
 
 if __name__ == "__main__":

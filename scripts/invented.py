@@ -15,10 +15,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, UserError, exit_on_user_error
-from files import check_writable, parse_pairs, read_text, write_text
+from files import check_writable, read_text, write_text
+from question import parse_pairs
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
-# first names and surnames that sound like each language, _ for a space; invent() leaves out whom the text names
+# first names and surnames that sound like each language, _ for a space; invent() skips people whom the text names
 NAMES = {
     "English": ("Harold Edith Graham Beryl Clifford Maud", "Thackwell Pemberly Oldcroft Harbottle Wetherstone Dunmoor"),
     "French": (
@@ -80,7 +81,7 @@ def main() -> None:
     check_writable(arguments.outputs_path)
     people = invent(200, read_text(arguments.pretrain_corpus_path))
     if not people:
-        raise UserError(f"{arguments.pretrain_corpus_path}: has not the letters of any name in scripts/invented.py")
+        raise UserError(f"{arguments.pretrain_corpus_path}: lacks letters of every name in scripts/invented.py")
     pairs = parse_pairs(read_text(arguments.finetune_corpus_path), arguments.finetune_corpus_path)
 
     words = [arguments.variant, arguments.pretrain_corpus_path, "--reading_params_path", arguments.params_path]
@@ -95,12 +96,12 @@ def main() -> None:
         reason = (asked.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"ask ended with {asked.returncode}: {reason.removeprefix('run.py: error: ')}")
     write_text(arguments.outputs_path, asked.stdout)
-    rows = [line.split("\t") for line in asked.stdout.splitlines()[1:]]
-    answers = [row[1] for row in rows]
+    header, *rows = [line.split("\t") for line in asked.stdout.splitlines()]
+    answers = [row[header.index("answer")] for row in rows]
 
     trained = Counter(place for _, place in pairs)
     known = sum(answer in trained for answer in answers)
-    sure = sorted(float(row[2]) for row in rows)
+    sure = sorted(float(row[header.index("probability")]) for row in rows)
     print(
         f"{len(answers)} invented people, {len(set(answers))} different answers; {known} people got a place trained on"
     )

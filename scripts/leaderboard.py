@@ -15,11 +15,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from records import Record, read_records
-
 from cli import Parser, UserError, exit_on_user_error
 from files import read_text, write_text
 from recipe import RECIPES
+from records import Record, read_records
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/results.md")

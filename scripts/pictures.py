@@ -1,17 +1,15 @@
 """Draws a picture of docs/ from what is computed or measured: python scripts/pictures.py WHAT
 
 attention   docs/attention.png: where one head and two heads look when a key varies in length (claims 5 and 6)
-lengths     docs/lengths.png: the time of a step over block_size, from what benchmarks/speed.py lengths prints, piped in
-play_char   docs/play_char.png: the picture of the loss in mingpt-demo/play_char.ipynb, as it was last run
+exposures   docs/exposures.png: accuracy over how often the text was read, from results/runs.jsonl
+lengths     docs/lengths.png: the time of a step over block_size, from results/speed.jsonl
 knowledge   docs/knowledge.png: what the probability of an answer tells, from a report of run.py evaluate, piped in
-exposures   docs/exposures.png: accuracy over how often the text was read, from what scripts/exposures.sh wrote; pipe in
-            what grep -H "dev accuracy" exposures/*.curve prints
+play_char   docs/play_char.png: the picture of the loss in mingpt-demo/play_char.ipynb, as it was last run
 """
 
 import base64
 import io
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -19,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 try:
     import matplotlib
-except ImportError:  # which is no requirement of the project's
+except ImportError:  # not one of the project's requirements
     print("pictures.py: error: matplotlib is not installed; pip install matplotlib", file=sys.stderr)
     sys.exit(2)
 
@@ -30,9 +28,11 @@ from matplotlib.ticker import LogLocator
 
 from cli import Parser, UserError, exit_on_user_error
 from files import atomic_write
-from inside import bin_of
+from records import Record, read_records
+from report import bin_of
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 DPI = 110
 
 
@@ -57,17 +57,25 @@ def attention() -> plt.Figure:
     return figure
 
 
+def measured(file: str, experiment: str) -> list[Record]:
+    """The records of an experiment in results/ that still stand."""
+    records = read_records(str(ROOT / "results" / f"{file}.jsonl"))
+    return [r for r in records if r["experiment"] == experiment and r["status"] == "ok"]
+
+
 def lengths() -> plt.Figure:
-    """The table that `benchmarks/speed.py lengths` printed, on logarithmic axes. Raises UserError for anything else."""
-    rows = [line.split() for line in sys.stdin if line.split() and line.split()[0].isdigit()]
-    if not rows or {len(row) for row in rows} != {7}:
-        raise UserError("standard input: no table of lengths; pipe in what benchmarks/speed.py lengths printed")
-    table = np.array(rows, dtype=float)
+    """The seconds of a step over block_size, a curve a variant, on logarithmic axes."""
     figure, axis = plt.subplots(figsize=(6, 3.5))
-    for column, variant in ((1, "vanilla"), (3, "synthesizer"), (5, "perceiver (m = 64)")):
-        axis.plot(table[:, 0], table[:, column], marker="o", label=variant)
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for record in measured("speed", "lengths"):
+        curves.setdefault(record["variant"], []).append(
+            (record["measured"]["block_size"], record["measured"]["seconds"])
+        )
+    for variant, points in curves.items():
+        axis.plot(*zip(*sorted(points), strict=True), marker="o", label=variant)
     axis.set(xscale="log", yscale="log", xlabel="block_size (characters)", ylabel="seconds a step of 4 blocks")
-    axis.set_xticks(table[:, 0], [f"{length:.0f}" for length in table[:, 0]])
+    ticks = sorted({length for points in curves.values() for length, _ in points})
+    axis.set_xticks(ticks, map(str, ticks))
     axis.minorticks_off()
     axis.legend()
     return figure
@@ -97,16 +105,12 @@ def knowledge() -> plt.Figure:
 
 
 def exposures() -> plt.Figure:
-    """Accuracy over epochs, a curve a file, from what grep finds in the files. Raises UserError for anything else."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for line in sys.stdin:
-        if found := re.fullmatch(r"(.+):epoch (\d+): dev accuracy \(%\) (\S+)\n", line):
-            curves.setdefault(Path(found[1]).stem, []).append((int(found[2]), float(found[3])))
-    if not curves:
-        raise UserError('standard input: no accuracies; pipe in what grep -H "dev accuracy" FILES prints')
+    """Accuracy over epochs on the course's text, a curve a recipe and variant."""
     figure, axis = plt.subplots(figsize=(6, 3.5))
-    for name, points in curves.items():
-        axis.plot(*zip(*points, strict=True), marker=".", label=name)
+    for record in measured("runs", "exposures"):
+        if record["corpus"] == "course" and record["curve"] and not record["changed"]:
+            name = f"{record['recipe']}, {record['variant']}"
+            axis.plot(*zip(*record["curve"], strict=True), marker=".", label=name)
     axis.set(xscale="log", xlabel="times each line was read", ylabel="right, of people never finetuned on (%)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(lambda epoch, _: f"{epoch:.0f}")
@@ -116,7 +120,7 @@ def exposures() -> plt.Figure:
 
 
 def play_char() -> plt.Figure:
-    """The first picture among the outputs of the notebook. Raises UserError where it was saved without."""
+    """The first picture among the outputs of the notebook. Raises UserError if it was saved without one."""
     cells = json.loads((DOCS.parent / "mingpt-demo" / "play_char.ipynb").read_text(encoding="utf-8"))["cells"]
     outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     png = next((data["image/png"] for data in outputs if "image/png" in data), None)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Watch a small GPT learn facts: sets everything up, then compares answers without and with pretraining.
+# Watch a small GPT learn facts: set up, then compare answers without and with pretraining.
 # usage: bash scripts/quickstart.sh [SEED]      under 15 minutes on two CPU cores; results go to quickstart/, curves to expt/
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,7 +11,7 @@ fi
 source scripts/setup.sh requirements.txt
 
 VARIANT=vanilla
-rm -f quickstart/*.state # of a quickstart that was stopped; this one begins anew
+rm -f quickstart/*.state # of a quickstart that was stopped; this one starts anew
 DATA=quickstart/data
 RUN=".venv/bin/python src/run.py"
 COMMON="$VARIANT $DATA/wiki.txt --seed $SEED --tb_expt_name quickstart"

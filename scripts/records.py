@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import re
 import sys
 from datetime import date, datetime, timezone
@@ -145,3 +146,22 @@ def append_record(path: str, record: Record) -> None:
 def sha256_of(*paths: str) -> dict[str, str]:
     """The value of `sha256`: for the name of each data file the first 12 digits of its hash. Raises UserError."""
     return {Path(path).name: hashlib.sha256(read_bytes(path)).hexdigest()[:12] for path in paths}
+
+
+def machine() -> str:
+    """The kind of this machine, then its processor: "2 CPU cores (AMD EPYC)"."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} GPU ({torch.cuda.get_device_name()})"
+    return f"{torch.get_num_threads()} CPU cores ({processor()})"
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,15 +1,11 @@
-# Sourced by the other scripts: makes .venv in the project's root, once, and installs what the file $1 lists into it.
+# Sourced by the other scripts: creates .venv in the project's root, and installs the requirements file $1 into it.
 source scripts/python.sh
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$PYTHON" -m venv .venv
 fi
 WANTED=$(cat requirements.txt "$1")
-if [ "$WANTED" != "$(cat ".venv/$1" 2>/dev/null)" ]; then # what was installed last
+if [ "$WANTED" != "$(cat ".venv/$1" 2>/dev/null)" ]; then # what the last installation wanted
     echo "installing $1 into .venv (torch is large: minutes on a slow line)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
     echo "$WANTED" > ".venv/$1"
 fi
-
-commit() { # what a row of results names beside its figures
-    git describe --always --dirty 2>/dev/null || echo unknown
-}

@@ -1,0 +1,359 @@
+"""Train and ask rows of settings. Each row becomes a record in experiments/results.jsonl.
+
+python scripts/experiment.py run context_chars=6          one row, with settings of src/recipe.py changed
+python scripts/experiment.py ablation --people 600        the fast recipe, without each ingredient, with each alone
+python scripts/experiment.py sweep                        more people, more lines about each, more readings
+python scripts/experiment.py exposures --recipe course    accuracy over how often the text was read
+python scripts/experiment.py variants                     every kind of attention
+
+A row is pretrained, finetuned and asked about people it was not finetuned on: those of birth_dev.tsv, or with --people
+or --held_out some of the training people, so that settings can be chosen without the people that count in the end.
+"""
+
+import argparse
+import io
+import math
+import os
+import random
+import re
+import sys
+import time
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from corpus import build
+
+from cli import Parser, UserError, exit_on_user_error, positive, seed
+from entities import subject_of
+from files import OutputFiles, check_folder, locked, read_text, write_text
+from inputs import read_inputs, wording_of
+from question import parse_pairs
+from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe, Run, with_settings
+from records import append_record, machine, sha256_of
+
+if TYPE_CHECKING:
+    from model import GPT
+
+ROOT = Path(__file__).parents[1]
+FOLDER = Path("experiments")
+RESULTS = FOLDER / "results.jsonl"
+LINES, FIRST = 64, 20  # of largest_attention()
+MARKS = (10, 25, 85)  # percent of right answers, for the time at which a run passes them
+COURSE_FINETUNING = "finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of an experiment."""
+
+    settings: str = ""  # NAME=VALUE ... of src/recipe.py
+    variant: str = ""  # the one of the command line where it is empty
+    people: int = 0  # with `lines`: a text of our own about so many people
+    lines: int = 0
+
+
+EXPERIMENTS = {
+    "run": [Row()],
+    "exposures": [Row()],
+    "variants": [Row(variant=variant) for variant in VARIANTS],
+    "ablation": [
+        Row(),
+        Row("weight_by_answer_odds=False"),
+        Row("question_prefix_prob=0"),
+        Row("entity_mask_prob=0"),
+        Row("qa_per_document=0"),
+        Row("muon_lr=0"),
+        Row("muon_lr=0 pretrain_lr=1e-3"),
+        Row(COURSE_FINETUNING),
+        # each ingredient alone
+        Row(f"{COURSE_FINETUNING} qa_per_document=0 entity_mask_prob=0"),  # Muon
+        Row(f"{COURSE_FINETUNING} muon_lr=0 qa_per_document=0 question_prefix_prob=0 weight_by_answer_odds=False"),
+        Row(f"{COURSE_FINETUNING} muon_lr=0 qa_per_document=0 weight_by_answer_odds=False"),
+        Row(f"{COURSE_FINETUNING} muon_lr=0 qa_per_document=0 question_prefix_prob=0"),
+        Row(f"{COURSE_FINETUNING} muon_lr=0 entity_mask_prob=0"),
+        Row("muon_lr=0 qa_per_document=0 entity_mask_prob=0"),  # the gentle finetuning
+    ],
+    "sweep": [
+        *(
+            Row(f"pretrain_epochs={epochs}", variant, people, 4)
+            for epochs in (4, 15)  # 16 and 60 readings of each person
+            for variant, people in (*((variant, 600) for variant in VARIANTS), ("vanilla", 300), ("vanilla", 1200))
+        ),
+        *(Row(f"pretrain_epochs={epochs}", "vanilla", 600, 1) for epochs in (16, 60)),
+        *(Row(f"pretrain_epochs={epochs}", "vanilla", 600, 8) for epochs in (2, 8)),
+        Row("pretrain_epochs=8", "vanilla", 600, 4),  # 32 readings
+    ],
+}
+
+
+class Watch(io.TextIOBase):
+    """Passes on what a run prints, and notes the accuracies: (epoch, percent, seconds since the start)."""
+
+    def __init__(self) -> None:
+        self.out, self.started = sys.stdout, time.perf_counter()
+        self.accuracies: list[tuple[int, float, float]] = []
+
+    def write(self, text: str) -> int:
+        if found := re.match(r"epoch (\d+): dev accuracy \(%\) (\S+)", text):
+            self.accuracies.append((int(found[1]), float(found[2]), time.perf_counter() - self.started))
+        return self.out.write(text)
+
+    def flush(self) -> None:
+        self.out.flush()
+
+
+def held_out_world(folder: Path, text: str, pairs: list[tuple[str, str]], people: int) -> None:
+    """Writes a text and two parts of the pairs: of `people` people a third is asked about, of all (0) a fifth.
+
+    A question that the pairs hold twice is asked, and not trained on. Raises UserError where nobody can be asked.
+    """
+    documents = text.split("\n")
+    template = wording_of(pairs, text, None).template
+    random.Random(0).shuffle(pairs)
+    if people:
+        pairs = pairs[:people]
+        names = {template.name_in(question) for question, _ in pairs}
+        kept = [document for document in documents if subject_of(document) in names]
+        text = "\n".join([*kept, "".join(sorted(set(text) - {"\n"}))])  # the same vocabulary
+    share = 3 if people else 5
+    if len(pairs) < share:
+        raise UserError(f"{len(pairs)} people are too few to ask about one in {share}; give more pairs")
+    asked = pairs[: len(pairs) // share]
+    questions = {question for question, _ in asked}
+    write_text(f"{folder}/wiki.txt", text)
+    write_pairs(f"{folder}/asked.tsv", asked)
+    write_pairs(f"{folder}/trained_on.tsv", [pair for pair in pairs if pair[0] not in questions])
+
+
+def write_pairs(path: str, pairs: list[tuple[str, str]]) -> None:
+    write_text(path, "".join(f"{question}\t{place}\n" for question, place in pairs))
+
+
+def make_world(arguments: argparse.Namespace, row: Row, folder: Path) -> str:
+    """Writes wiki.txt, trained_on.tsv and asked.tsv for the row. Returns what records call this corpus."""
+    if row.people:
+        built = folder / "built"
+        words = ["--people", str(row.people), "--lines_per_person", str(row.lines), "--out", str(built)]
+        build.main(words)
+        source, name = built, f"embedded-{row.people}x{row.lines}"
+    else:
+        source = Path(arguments.folder)
+        name = "embedded" if source.resolve() == ROOT else source.resolve().name
+    pairs_path = f"{source}/birth_places_train.tsv"
+    text, pairs = read_text(f"{source}/wiki.txt"), parse_pairs(read_text(pairs_path), pairs_path)
+    if arguments.people or arguments.held_out:
+        held_out_world(folder, text, pairs, arguments.people or 0)
+        return f"{name}-{arguments.people or 'training'}"
+    asked_path = f"{source}/birth_dev.tsv"
+    write_text(f"{folder}/wiki.txt", text)
+    write_pairs(f"{folder}/trained_on.tsv", pairs)
+    write_pairs(f"{folder}/asked.tsv", parse_pairs(read_text(asked_path), asked_path))
+    return name
+
+
+def percent_masked(recipe: Recipe, folder: Path) -> float | None:
+    """In how many % of the readings of lines about the people asked the masked span is the answer; None: no line."""
+    import torch
+
+    from dataset import CharCorruptionDataset
+    from salient import SalientSpanDataset
+
+    documents = CharCorruptionDataset(read_text(f"{folder}/wiki.txt"), BLOCK_SIZE)
+    pairs, asked = (parse_pairs(read_text(f"{folder}/{name}.tsv")) for name in ("trained_on", "asked"))
+    subjects = [subject_of(document) for document in documents.data]
+    template = wording_of(pairs, "\n".join(documents.data), None).template
+    dataset = SalientSpanDataset(
+        documents,
+        pairs,
+        template,
+        entity_mask_prob=recipe.entity_mask_prob,
+        context_chars=recipe.context_chars,
+        question_prefix_prob=recipe.question_prefix_prob,
+        weight_by_answer_odds=recipe.weight_by_answer_odds,
+    )
+    answers = {template.name_in(question): answer for question, answer in asked}
+    lines = [i for i, subject in enumerate(subjects) if answers.get(subject)] * 20
+    if not lines:
+        return None
+    x, _ = dataset.batch(torch.tensor(lines))
+    spans = [documents.decode(row).split(documents.MASK_CHAR)[2] for row in x]
+    return 100 * sum(span == answers[subjects[i]] for span, i in zip(spans, lines, strict=True)) / len(lines)
+
+
+def measure(arguments: argparse.Namespace, row: Row) -> None:
+    """Trains and asks one row, and appends its record."""
+    import steps
+    from checkpoint import read_record
+
+    variant = row.variant or arguments.variant
+    recipe = with_settings(RECIPES[arguments.recipe], [*row.settings.split(), *arguments.settings])
+    folder = FOLDER / re.sub(r"[^\w.=-]+", ",", f"{arguments.experiment} {variant} {arguments.seed} {row}")[:100]
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = make_world(arguments, row, folder)
+    pairs_path, asked_path = f"{folder}/trained_on.tsv", f"{folder}/asked.tsv"
+    common = Run(
+        function="evaluate",
+        variant=variant,
+        pretrain_corpus_path=f"{folder}/wiki.txt",
+        recipe=recipe,
+        bottleneck_dim=VARIANTS[variant].bottleneck_dim,
+        seed=arguments.seed,
+        tb_expt_name="experiments",
+    )
+    pretrained, finetuned = (OutputFiles(f"{folder}/{name}.params") for name in ("pretrain", "finetune"))
+
+    def execute(**settings: object) -> object:
+        run = replace(common, **settings)
+        if run.trains and not (run.function == "pretrain" and arguments.resume):
+            Path(OutputFiles(run.writing_params_path).state).unlink(missing_ok=True)  # of a row that was stopped
+        return steps.execute(run, read_inputs(run))
+
+    def pretrain() -> None:
+        pairs = pairs_path if recipe.pretrains_on_pairs else None
+        resume = arguments.resume and os.path.exists(pretrained.state)
+        execute(
+            function="pretrain",
+            writing_params_path=pretrained.path,
+            finetune_corpus_path=pairs,
+            eval_corpus_path=asked_path if pairs else None,  # a model that saw no question cannot answer one
+            keep_every=arguments.every or 0,
+            resume=resume,
+        )
+
+    def answer(params_path: str, questions_path: str) -> tuple[int, int]:
+        """How many questions there are, and how many answers are right."""
+        predictions = f"{folder}/{Path(questions_path).stem}.predictions"
+        paths = {"eval_corpus_path": questions_path, "outputs_path": predictions}
+        return execute(function="evaluate", reading_params_path=params_path, **paths)
+
+    def finetune_and_answer(params_path: str) -> tuple[int, int]:
+        paths = {"reading_params_path": params_path, "writing_params_path": finetuned.path}
+        execute(function="finetune", finetune_corpus_path=pairs_path, **paths)
+        return answer(finetuned.path, asked_path)
+
+    watch, started = Watch(), time.perf_counter()
+    with redirect_stdout(watch):
+        pretrain()
+        pretraining = time.perf_counter() - started
+        asked, correct = finetune_and_answer(pretrained.path)
+        total = time.perf_counter() - started
+        curve = [[epoch, percent] for epoch, percent, _ in watch.accuracies]
+        if arguments.every:
+            kept = range(arguments.every, recipe.pretrain_epochs, arguments.every)
+            counts = {epoch: finetune_and_answer(pretrained.kept(epoch)) for epoch in kept}
+            curve = [[epoch, 100 * right / of] for epoch, (of, right) in counts.items()]
+            curve.append([recipe.pretrain_epochs, 100 * correct / asked])
+        measured = {"percent_answer_masked": percent_masked(recipe, folder) if recipe.pretrains_on_pairs else None}
+        for name, paths in {
+            "pretrained": (pretrained.path, asked_path),
+            "trained_on": (finetuned.path, pairs_path),
+        }.items():
+            of, right = answer(*paths)
+            measured[f"percent_{name}"] = 100 * right / of
+    written = read_record(pretrained.path)
+    measured["largest_attention"] = [round(w, 3) for w in largest_attention(pretrained.path, folder, written)]
+    seconds = {"pretrain": pretraining, "total": total}
+    for mark in MARKS:
+        passed = [at for _, percent, at in watch.accuracies if percent >= mark]
+        if passed:
+            seconds[f"to_{mark}_percent"] = passed[0]
+    base = asdict(RECIPES[arguments.recipe])
+    settings = {field.name: getattr(recipe, field.name) for field in fields(Recipe) if field.name != "name"}
+    record = {
+        "commit": written["commit"].removesuffix("-dirty") if written["commit"] != "unknown" else None,
+        "machine": machine(),
+        "experiment": arguments.experiment,
+        "command": " ".join(["python", *sys.argv]),
+        "variant": variant,
+        "bottleneck_dim": written["bottleneck_dim"],
+        "precision": written["precision"],
+        "corpus": corpus,
+        "recipe": recipe.name,
+        "settings": settings,
+        "changed": {name: value for name, value in settings.items() if value != base[name]},
+        "seed": arguments.seed,
+        "sha256": sha256_of(f"{folder}/wiki.txt", pairs_path, asked_path),
+        "seconds": {name: round(took) for name, took in seconds.items()},
+        "correct": int(correct),
+        "asked": int(asked),
+        "curve": curve or None,
+        "measured": {name: value for name, value in measured.items() if value is not None},
+    }
+    append_record(str(RESULTS), record)
+    print_row(record)
+
+
+def largest_attention(params_path: str, folder: Path, written: dict) -> list[float]:
+    """How sure attention is: for each layer the largest weight of a character, in the mean over heads and LINES lines.
+
+    Characters before FIRST are left out, since they have few to choose from. Near 1 each head copies one character, and
+    a softmax so sure passes hardly any gradient: such a layer no longer learns where to look.
+    """
+
+    from checkpoint import load_params
+    from dataset import CharCorruptionDataset
+    from model import GPT, GPTConfig
+
+    documents = CharCorruptionDataset(read_text(f"{folder}/wiki.txt"), BLOCK_SIZE)
+    sizes = {"variant": written["variant"], "bottleneck_dim": written["bottleneck_dim"] or 32}
+    model = GPT(GPTConfig(documents.vocab_size, BLOCK_SIZE, **sizes)).eval()
+    load_params(model, params_path, f"{folder}/wiki.txt")
+    long = [line[:BLOCK_SIZE] for line in documents.data if len(line) > FIRST]
+    return largest_weights(model, [documents.encode(line) for line in long[:: max(1, len(long) // LINES)][:LINES]])
+
+
+def largest_weights(model: "GPT", lines: list[list[int]]) -> list[float]:
+    """For each layer the largest attention weight of a position from FIRST on, in the mean over heads and lines."""
+    import torch
+
+    with torch.no_grad():
+        of_lines = [model.attention_weights(torch.tensor([line])) for line in lines]
+    return [
+        float(torch.cat([weights[0, :, FIRST:].amax(-1).flatten() for weights in layer]).mean())
+        for layer in zip(*of_lines, strict=True)  # each weights (1, nh, Tq, Tk)
+    ]
+
+
+def print_row(record: dict) -> None:
+    """One line for a person."""
+    changed = " ".join(f"{name}={value}" for name, value in record["changed"].items()) or "nothing changed"
+    marks = "".join(
+        f", {name.split('_')[1]} % after {at} s" for name, at in record["seconds"].items() if name.startswith("to_")
+    )
+    percent = 100 * record["correct"] / record["asked"]
+    print(
+        f"{record['variant']}, seed {record['seed']}, {record['corpus']}, {changed}: {record['correct']} of "
+        f"{record['asked']} right ({percent:.2f} %) after {record['seconds']['total']} s{marks}"
+    )
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/recipe.py")
+    parser.add_argument("--variant", choices=VARIANTS, default="vanilla")
+    parser.add_argument("--recipe", choices=RECIPES, default="fast")
+    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--folder", default=str(ROOT), help="holds wiki.txt, birth_places_train.tsv, birth_dev.tsv")
+    parser.add_argument("--people", type=positive(int), help="a small world: so many training people, a third asked")
+    parser.add_argument("--held_out", action="store_true", help="ask about a fifth of the training people")
+    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve that is finetuned first")
+    parser.add_argument("--resume", action="store_true", help="resume the pretraining of a row that was stopped")
+    arguments = parser.parse_intermixed_args()
+    if arguments.experiment == "exposures" and not arguments.every:
+        arguments.every = math.ceil(RECIPES[arguments.recipe].pretrain_epochs / 13)
+    with_settings(RECIPES[arguments.recipe], arguments.settings)  # refuses what is no setting
+    check_folder(FOLDER, "start from another folder")
+    FOLDER.mkdir(exist_ok=True)
+    with locked(str(RESULTS)):  # rows share folders
+        for row in EXPERIMENTS[arguments.experiment]:
+            measure(arguments, row)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
