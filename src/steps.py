@@ -62,8 +62,11 @@ class World:
     titles: list[str]  # of the documents; "" for one without a title
 
 
-def execute(run: Run, inputs: Inputs) -> None:
-    """Runs the function, in the process group of torchrun if there is one. Raises UserError."""
+def execute(run: Run, inputs: Inputs) -> tuple[float, float] | None:
+    """Runs the function, in the process group of torchrun if there is one. Raises UserError.
+
+    Returns what evaluate() returns, and None for the other functions.
+    """
     function = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "ask": ask}[run.function]
     configure_torch()
     threading.excepthook = hide_failed_writes
@@ -74,8 +77,7 @@ def execute(run: Run, inputs: Inputs) -> None:
                 stack.enter_context(locked(run.output))
             if run.trains:
                 check_state(run)
-            if run.trains or rank == 0:
-                function(run, inputs)
+            return function(run, inputs) if run.trains or rank == 0 else None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

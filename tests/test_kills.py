@@ -22,8 +22,8 @@ import run
 from checkpoint import read_params, read_tensors
 
 TRAINING = {
-    "pretrain": "pretrain vanilla wiki.txt --device cpu --pretrain_epochs 600",
-    "finetune": "finetune vanilla wiki.txt --device cpu --finetune_epochs 600 --finetune_corpus_path pairs.tsv",
+    "pretrain": "pretrain vanilla wiki.txt --device cpu --pretrain_epochs 300",
+    "finetune": "finetune vanilla wiki.txt --device cpu --finetune_epochs 300 --finetune_corpus_path pairs.tsv",
 }
 
 
