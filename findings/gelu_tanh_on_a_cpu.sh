@@ -4,8 +4,8 @@
 # Versions    torch 2.13.0 (CPU), one thread; measured on an AMD EPYC with AVX-512
 # Prediction  written before the run: "F.gelu tanh is 1.3 to 2 times faster than the exact one (erf) on a CPU, fp32 and
 #             bf16"
-# Output      tanh takes 2.9 times as long as erf in fp32 and 4.0 times in bf16; torch.tanh alone 1.9 and 2.6 times
-#             torch.erf
+# Output      tanh takes 2.9 to 3.6 times as long as erf in fp32 and 4.0 to 4.6 times in bf16; torch.tanh alone
+#             takes 2.0 and 2.4 times as long as torch.erf
 # Cause       Likely: The exact GELU evaluates a short polynomial for erf; tanh comes from a library of accurate
 #             functions (SLEEF).
 # Remedy      Use the exact GELU on a CPU, unless a checkpoint was trained with the other.
@@ -30,7 +30,7 @@ def fastest(functions, rounds=40):
     """Seconds of the fastest call of each function; they take turns, so that other load falls on all of them."""
     times = [[] for _ in functions]
     for _ in range(rounds):
-        for function, seconds in zip(functions, times):
+        for function, seconds in zip(functions, times, strict=True):
             start = time.perf_counter()
             function()
             seconds.append(time.perf_counter() - start)

@@ -6,7 +6,7 @@
 # Prediction  written before the run: "softmax in bf16, n not a multiple of 32 costs up to 2.5 times; log_softmax and
 #             layer_norm the same" (that softmax does was known from this project's profile). Nothing was expected in
 #             fp32.
-# Output      time over 127 columns / time over 128: softmax 2.4, log_softmax 1.1; amax 3.0 to 3.7 even in fp32
+# Output      time over 127 columns / time over 128: softmax 2.4, log_softmax 1.1; amax 3.0 to 6.4 even in fp32
 #             log_softmax(x).exp() over 127 columns takes 0.6 to 0.65 of softmax's time
 # Cause       Likely: What is left after whole vectors is computed one by one, in some kernels: 31 of 127 numbers in
 #             bf16, where a vector of AVX-512 holds 32, 15 in fp32.
@@ -35,7 +35,7 @@ def fastest(functions, rounds=40):
     """Seconds of the fastest call of each function; they take turns, so that other load falls on all of them."""
     times = [[] for _ in functions]
     for _ in range(rounds):
-        for function, seconds in zip(functions, times):
+        for function, seconds in zip(functions, times, strict=True):
             start = time.perf_counter()
             function()
             seconds.append(time.perf_counter() - start)
