@@ -4,7 +4,8 @@
 # Versions    torch 2.13.0 (CPU), one thread, Linux with glibc 2.36
 # Prediction  written before the run: "Forward and backward of an MLP, activations of 8 MB: < 500 a step", since glibc
 #             raises its threshold for returning memory with what is freed, up to 32 MB
-# Output      2,200 to 2,700 page faults a step after ten steps; 50 to 400 with mallopt(M_TRIM_THRESHOLD) and mallopt(M_MMAP_THRESHOLD)
+# Output      2,200 to 2,700 page faults a step after ten steps; 50 to 400 with M_TRIM_THRESHOLD and
+#             M_MMAP_THRESHOLD raised by mallopt
 # Cause       glibc returns the top of the heap as soon as some tens of MB are free there, which is so after each
 #             backward. The next step gets the pages back one by one, zeroed.
 # Remedy      mallopt as below, or MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ in the environment. In a GPT of 3.3

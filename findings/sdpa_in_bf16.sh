@@ -7,8 +7,8 @@
 #             had recorded by then that the guess "fused is faster, in bf16 too" is wrong; how the length matters was
 #             not known.
 # Output      forward and backward, 16 sequences of 8 heads of width 32, causal:
-#             112 positions: fused bf16 takes 2.6 to 3.0 times as long as fused fp32, 4.5 to 5.2 times as long as written
-#             out
+#             112 positions: fused bf16 takes 2.6 to 3.0 times as long as fused fp32, 4.5 to 5.2 times as
+#             long as written out
 #             512 positions: 1.05 and 1.1 times; fused fp32 takes 0.34 to 0.48 of written out
 # Remedy      For rows of some hundred positions in bf16, write attention out (baddbmm, softmax, bmm).
 # Fails when  at 112 positions fused bf16 takes less than 1.5 times as long as fused fp32, or than written out.
