@@ -19,12 +19,12 @@ THRESHOLDS = {"vanilla.pretrain": 10.0, "perceiver.pretrain": 6.0, "synthesizer.
 
 
 def variant_files(variant: str) -> list[str]:
-    """What the assignment asks for of a pretrained and finetuned variant."""
+    """The files that the assignment asks for, of a pretrained and finetuned variant."""
     return [f"{variant}.finetune.params", *(f"{variant}.pretrain.{split}.predictions" for split in QUESTIONS)]
 
 
 def required_files() -> list[str]:
-    """Every file of the submission beside src/: the year's variants that have any file, otherwise the first one."""
+    """Every file of the submission besides src/, with the year's variants that have any file, or else the first one."""
     no_pretraining = ["vanilla.model.params", *(f"vanilla.nopretrain.{split}.predictions" for split in QUESTIONS)]
     started = [v for v in YEAR_VARIANTS if any(Path(name).exists() for name in variant_files(v))]
     variants = ["vanilla", *(started or YEAR_VARIANTS[:1])]
@@ -32,7 +32,7 @@ def required_files() -> list[str]:
 
 
 def remark(name: str) -> str:
-    """What the table says of an existing file: its size, or how its predictions score."""
+    """What the table says about an existing file: its size, or the score of its predictions."""
     if not name.endswith(".predictions"):
         return f"{Path(name).stat().st_size:,} bytes"
     run, split, _ = name.rsplit(".", 2)

@@ -1,4 +1,4 @@
-"""Train and ask rows of settings. Each row becomes a record in experiments/results.jsonl.
+"""Trains models with rows of settings, and asks them. Each row becomes a record in experiments/results.jsonl.
 
 python scripts/experiment.py run context_chars=6          one row, with settings of src/recipe.py changed
 python scripts/experiment.py ablation --people 600        the fast recipe, without each ingredient, with each alone
@@ -7,7 +7,7 @@ python scripts/experiment.py exposures --recipe course    accuracy over how ofte
 python scripts/experiment.py variants                     every kind of attention
 
 A row is pretrained, finetuned and asked about people it was not finetuned on: those of birth_dev.tsv, or with --people
-or --held_out some of the training people, so that settings can be chosen without the people that count in the end.
+or --held_out some of the training people, so that settings can be chosen without the people of the final test.
 """
 
 import argparse
@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = Path("experiments")
 RESULTS = FOLDER / "results.jsonl"
 LINES, FIRST = 64, 20  # of largest_attention()
-MARKS = (10, 25, 85)  # percent of right answers, for the time at which a run passes them
+MARKS = (10, 25, 85)  # percent right; a record has the time at which a run reaches each
 COURSE_FINETUNING = "finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256"
 
 
@@ -52,8 +52,8 @@ class Row:
     """One run of an experiment."""
 
     settings: str = ""  # NAME=VALUE ... of src/recipe.py
-    variant: str = ""  # the one of the command line where it is empty
-    people: int = 0  # with `lines`: a text of our own about so many people
+    variant: str = ""  # empty: the one of the command line
+    people: int = 0  # if not 0: a text of our own, with `lines` lines about each of so many people
     lines: int = 0
 
 
@@ -108,9 +108,9 @@ class Watch(io.TextIOBase):
 
 
 def held_out_world(folder: Path, text: str, pairs: list[tuple[str, str]], people: int) -> None:
-    """Writes a text and two parts of the pairs: of `people` people a third is asked about, of all (0) a fifth.
+    """Writes a text, and splits the pairs: a third of `people` people are asked about, or a fifth of all (people=0).
 
-    A question that the pairs hold twice is asked, and not trained on. Raises UserError where nobody can be asked.
+    A question that occurs twice in the pairs is asked, but not trained on. Raises UserError if nobody can be asked.
     """
     documents = text.split("\n")
     template = wording_of(pairs, text, None).template
@@ -135,7 +135,7 @@ def write_pairs(path: str, pairs: list[tuple[str, str]]) -> None:
 
 
 def make_world(arguments: argparse.Namespace, row: Row, folder: Path) -> str:
-    """Writes wiki.txt, trained_on.tsv and asked.tsv for the row. Returns what records call this corpus."""
+    """Writes wiki.txt, trained_on.tsv and asked.tsv for the row. Returns the name of this corpus in records."""
     if row.people:
         built = folder / "built"
         words = ["--people", str(row.people), "--lines_per_person", str(row.lines), "--out", str(built)]
@@ -157,7 +157,7 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path) -> str:
 
 
 def percent_masked(recipe: Recipe, folder: Path) -> float | None:
-    """In how many % of the readings of lines about the people asked the masked span is the answer; None: no line."""
+    """The % of readings of lines about the people asked that mask the answer; None if there are no such lines."""
     import torch
 
     from dataset import CharCorruptionDataset
@@ -220,7 +220,7 @@ def measure(arguments: argparse.Namespace, row: Row) -> None:
             function="pretrain",
             writing_params_path=pretrained.path,
             finetune_corpus_path=pairs,
-            eval_corpus_path=asked_path if pairs else None,  # a model that saw no question cannot answer one
+            eval_corpus_path=asked_path if pairs else None,  # a model that has seen no question cannot answer any
             keep_every=arguments.every or 0,
             resume=resume,
         )
@@ -289,10 +289,10 @@ def measure(arguments: argparse.Namespace, row: Row) -> None:
 
 
 def largest_attention(params_path: str, folder: Path, written: dict) -> list[float]:
-    """How sure attention is: for each layer the largest weight of a character, in the mean over heads and LINES lines.
+    """How sharp attention is: the largest weight of a position, as a mean over heads and LINES lines, for each layer.
 
-    Characters before FIRST are left out, since they have few to choose from. Near 1 each head copies one character, and
-    a softmax so sure passes hardly any gradient: such a layer no longer learns where to look.
+    Positions before FIRST are left out, since they have few to choose from. If it is near 1, each head copies one
+    character. Such a sharp softmax passes hardly any gradient, so the layer no longer learns where to look.
     """
 
     from checkpoint import load_params
@@ -308,7 +308,7 @@ def largest_attention(params_path: str, folder: Path, written: dict) -> list[flo
 
 
 def largest_weights(model: "GPT", lines: list[list[int]]) -> list[float]:
-    """For each layer the largest attention weight of a position from FIRST on, in the mean over heads and lines."""
+    """For each layer, the largest attention weight of a position from FIRST on, as a mean over heads and lines."""
     import torch
 
     with torch.no_grad():
@@ -342,12 +342,12 @@ def main() -> None:
     parser.add_argument("--folder", default=str(ROOT), help="holds wiki.txt, birth_places_train.tsv, birth_dev.tsv")
     parser.add_argument("--people", type=positive(int), help="a small world: so many training people, a third asked")
     parser.add_argument("--held_out", action="store_true", help="ask about a fifth of the training people")
-    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve that is finetuned first")
+    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve, each of them finetuned")
     parser.add_argument("--resume", action="store_true", help="resume the pretraining of a row that was stopped")
     arguments = parser.parse_intermixed_args()
     if arguments.experiment == "exposures" and not arguments.every:
         arguments.every = math.ceil(RECIPES[arguments.recipe].pretrain_epochs / 13)
-    with_settings(RECIPES[arguments.recipe], arguments.settings)  # refuses what is no setting
+    with_settings(RECIPES[arguments.recipe], arguments.settings)  # raises UserError for an unknown setting
     check_folder(FOLDER, "start from another folder")
     FOLDER.mkdir(exist_ok=True)
     with locked(str(RESULTS)):  # rows share folders

@@ -1,8 +1,8 @@
 """What does the model answer about people who do not exist? Invents 200 names from ten languages, asks, and counts.
 
-python scripts/invented.py VARIANT wiki.txt PARAMS birth_places_train.tsv     the pairs are those of the finetuning
+python scripts/invented.py VARIANT wiki.txt PARAMS birth_places_train.tsv     with the pairs used for finetuning
 
-Answers are written to the file --outputs_path, by default invented.tsv, as `run.py ask` gives them.
+Writes the answers to --outputs_path, by default invented.tsv, in the format of `run.py ask`.
 """
 
 import itertools
@@ -59,7 +59,7 @@ NAMES = {
 
 
 def invent(count: int, text: str) -> list[tuple[str, str]]:
-    """(language, name) of `count` people, as many of each language, none of whom the text names."""
+    """(language, name) of `count` people, equally many per language, none of whom the text names."""
     chosen = []
     for language, (first_names, surnames) in NAMES.items():
         names = [f"{a} {b.replace('_', ' ')}" for a, b in itertools.product(first_names.split(), surnames.split())]

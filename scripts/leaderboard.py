@@ -3,7 +3,7 @@
 python scripts/leaderboard.py            rewrite the tables
 python scripts/leaderboard.py --check    only check that they are up to date; exit code 2 if they are not
 
-A table stands between the lines <!-- table: NAME --> and <!-- /table -->. TABLES has an entry for each NAME.
+A table is between the lines <!-- table: NAME --> and <!-- /table -->. TABLES has an entry for each NAME.
 """
 
 import re
@@ -28,7 +28,7 @@ Column = Callable[[list[Record]], str]  # from the records of a row to the text 
 
 @dataclass(frozen=True)
 class Table:
-    """Which records, which of them share a row, and what the row shows."""
+    """Which records it shows, which of them share a row, and its columns."""
 
     file: str  # results/FILE.jsonl
     where: Callable[[Record], bool]

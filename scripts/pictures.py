@@ -3,7 +3,7 @@
 attention   docs/attention.png: where one head and two heads look when a key varies in length (claims 5 and 6)
 exposures   docs/exposures.png: accuracy over how often the text was read, from results/runs.jsonl
 lengths     docs/lengths.png: the time of a step over block_size, from results/speed.jsonl
-knowledge   docs/knowledge.png: what the probability of an answer tells, from a report of run.py evaluate, piped in
+knowledge   docs/knowledge.png: accuracy by the probability of an answer, from a report of run.py evaluate, piped in
 play_char   docs/play_char.png: the picture of the loss in mingpt-demo/play_char.ipynb, as it was last run
 """
 
@@ -58,13 +58,13 @@ def attention() -> plt.Figure:
 
 
 def measured(file: str, experiment: str) -> list[Record]:
-    """The records of an experiment in results/ that still stand."""
+    """The valid records of an experiment in results/."""
     records = read_records(str(ROOT / "results" / f"{file}.jsonl"))
     return [r for r in records if r["experiment"] == experiment and r["status"] == "ok"]
 
 
 def lengths() -> plt.Figure:
-    """The seconds of a step over block_size, a curve a variant, on logarithmic axes."""
+    """The seconds of a step over block_size, one curve per variant, on logarithmic axes."""
     figure, axis = plt.subplots(figsize=(6, 3.5))
     curves: dict[str, list[tuple[int, float]]] = {}
     for record in measured("speed", "lengths"):
@@ -82,7 +82,7 @@ def lengths() -> plt.Figure:
 
 
 def knowledge() -> plt.Figure:
-    """How often answers of each probability are right, and the surest of them. Raises UserError for no report."""
+    """How often answers of each probability, and the surest answers, are right. Raises UserError without a report."""
     rows = [line.rstrip("\n").split("\t") for line in sys.stdin]
     if not rows or "probability" not in rows[0] or not rows[1:]:
         raise UserError("standard input: no report; pipe in what run.py evaluate wrote to --report_path")
@@ -105,7 +105,7 @@ def knowledge() -> plt.Figure:
 
 
 def exposures() -> plt.Figure:
-    """Accuracy over epochs on the course's text, a curve a recipe and variant."""
+    """Accuracy over epochs on the course's text, one curve per recipe and variant."""
     figure, axis = plt.subplots(figsize=(6, 3.5))
     for record in measured("runs", "exposures"):
         if record["corpus"] == "course" and record["curve"] and not record["changed"]:

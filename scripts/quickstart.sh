@@ -11,7 +11,7 @@ fi
 source scripts/setup.sh requirements.txt
 
 VARIANT=vanilla
-rm -f quickstart/*.state # of a quickstart that was stopped; this one starts anew
+rm -f quickstart/*.state # of a quickstart that was stopped; this one starts again
 DATA=quickstart/data
 RUN=".venv/bin/python src/run.py"
 COMMON="$VARIANT $DATA/wiki.txt --seed $SEED --tb_expt_name quickstart"

@@ -1,4 +1,4 @@
-"""The records in results/: one JSON object a line, one line a run, oldest first. RUN and TIMING name the keys."""
+"""The records in results/: one JSON object per line, one line per run, oldest first. RUN and TIMING name the keys."""
 
 import hashlib
 import json
@@ -81,7 +81,7 @@ def problem_with(record: Any, fields: dict[str, Any]) -> str | None:
 
 
 def problem_with_run(record: Record) -> str | None:
-    """What is wrong with values of a run that belong together, or None."""
+    """What is wrong with values of a run that depend on each other, or None."""
     correct, asked = record["correct"], record["asked"]
     if (correct is None) != (asked is None) or not 0 <= (correct or 0) <= (asked or 0):
         return "correct and asked do not fit together"

@@ -4,7 +4,7 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$PYTHON" -m venv .venv
 fi
 WANTED=$(cat requirements.txt "$1")
-if [ "$WANTED" != "$(cat ".venv/$1" 2>/dev/null)" ]; then # what the last installation wanted
+if [ "$WANTED" != "$(cat ".venv/$1" 2>/dev/null)" ]; then # what was installed last
     echo "installing $1 into .venv (torch is large: minutes on a slow line)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
     echo "$WANTED" > ".venv/$1"

@@ -1,4 +1,4 @@
-"""Answers: greedily, by beam search, and how probable they are."""
+"""Greedy answers, beam search, and the probabilities of answers."""
 
 import math
 import unicodedata
@@ -17,7 +17,7 @@ from model import GPT
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model without dropout and gradients; afterwards it is in the mode in which it was before."""
+    """Turns off dropout and gradients, and restores the mode of the model afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -36,7 +36,7 @@ def unanswerable(vocabulary: CharCorruptionDataset, question: str) -> str | None
             if composed != question and all(vocabulary.stoi.get(c, 0) >= 2 for c in composed):
                 advice = "; write the letter and its mark as one character (Unicode form NFC)"
             return f"the character {character!r} (U+{ord(character):04X}) is not in the pretraining text{advice}"
-    if len(question) + 2 > vocabulary.block_size:  # a MASK and one character of an answer
+    if len(question) + 2 > vocabulary.block_size:  # room for a MASK and one character of the answer
         return f"the question has {len(question)} characters, at most {vocabulary.block_size - 2} fit into the block"
     return None
 
@@ -62,7 +62,7 @@ def same_length_batches(
 
 
 def answer_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) -> Tensor:
-    """Log probabilities from logits (N, vocab_size), which it changes: an answer holds no PAD and is one line."""
+    """Log probabilities from logits (N, vocab_size), changed in place: an answer has no PAD and no line end."""
     for excluded in (vocabulary.PAD_CHAR, "\n"):
         if excluded in vocabulary.stoi:
             logits[:, vocabulary.stoi[excluded]] = -torch.inf
@@ -148,7 +148,7 @@ def likeliest_answers(
 
 
 def is_full(found: list[tuple[float, str]], width: int, best_left: float) -> bool:
-    """Whether nothing that is left to a beam search can enter the `width` answers found."""
+    """Whether no remaining beam can still get among the `width` answers found."""
     return len(found) == width and found[-1][0] >= best_left
 
 

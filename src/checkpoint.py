@@ -1,4 +1,4 @@
-"""What a run leaves on the disk: its parameters, a record of how they came about, and its state while it lasts.
+"""The files of a training run: its parameters, a record of how they were made, and its state until it is finished.
 
 Params files are plain state_dicts under the course's names. Reading a file never runs code from it.
 """
@@ -39,8 +39,8 @@ WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torc
 
 
 def save_tensors(value: Any, path: str) -> None:
-    """torch.save to `path` in one step. Raises UserError."""
-    buffer = io.BytesIO()  # torch.save words a full disk in its own way
+    """torch.save that replaces `path` in one step. Raises UserError."""
+    buffer = io.BytesIO()  # torch.save would raise an error of its own for a full disk
     torch.save(value, buffer)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
@@ -49,14 +49,14 @@ def save_tensors(value: Any, path: str) -> None:
 def read_tensors(path: str, advice: str) -> Any:
     """torch.load of tensors and plain values, on the CPU; never runs code. Raises UserError that ends in `advice`."""
     try:
-        with warnings.catch_warnings():  # about pickles of strange make; they are refused below
+        with warnings.catch_warnings():  # about unusual pickles, which are refused below
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {advice}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception:  # torch.load raises many kinds for the many ways of not being such a file
+    except Exception:  # torch.load raises many kinds of exceptions for other files
         raise UserError(f"{path}: not a whole file of tensors, or one that holds more than tensors; {advice}") from None
 
 
@@ -124,7 +124,7 @@ def read_params(path: str) -> dict[str, Tensor]:
 
 
 def read_record(path: str) -> dict[str, Any]:
-    """What `path`.json says of the params file `path`; {} without that file, or where it describes other parameters."""
+    """The record of the params file `path`, from `path`.json; {} if there is none or it describes other parameters."""
     json_path = OutputFiles(path).record
     if not os.path.exists(json_path):
         return {}
@@ -191,7 +191,7 @@ def load_params(model: GPT, path: str, corpus_path: str, vocabulary: str | None 
 
 
 def keep_params(path: str, every: int, record: dict[str, Any]) -> Callable[[Trainer], dict[str, float]]:
-    """A callback for the end of an epoch that keeps the parameters every so many epochs, as `path`.EPOCH."""
+    """A callback for the end of an epoch that saves the parameters as `path`.EPOCH, every `every` epochs."""
 
     def keep(trainer: Trainer) -> dict[str, float]:
         if trainer.rank == 0 and trainer.epoch % every == 0:
@@ -206,7 +206,7 @@ def keep_params(path: str, every: int, record: dict[str, Any]) -> Callable[[Trai
     return keep
 
 
-# what decides the outcome of a training, and how a user sets it: a state is resumed only by a run with the same values
+# what decides the result of a training run, and how to set it: only a run with the same values resumes a state
 COMPARED = {
     "function": "{}",
     "variant": "{}",
@@ -227,7 +227,7 @@ COMPARED = {
 
 
 def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
-    """What keeps the run of `record` from resuming the one of `kept`, and what to give; None where nothing does."""
+    """Why the run of `record` cannot resume the run of `kept`, and which option to give; None if it can."""
     settings, kept_settings = ({**r, **r["recipe"], "recipe": r["recipe"]["name"]} for r in (record, kept))
     for name, option in COMPARED.items():
         if settings[name] != kept_settings[name]:
@@ -244,7 +244,7 @@ def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
 
 
 class StateKeeper:
-    """Writes a trainer's state every few minutes, and when the process is told to stop: one of its on_step_end.
+    """Writes a trainer's state every few minutes, and when the process is told to stop. Goes into trainer.on_step_end.
 
     `record` says what the run is: see difference(). `command` is the one that resumes it.
     """
@@ -258,8 +258,8 @@ class StateKeeper:
     def listening(self) -> Iterator[None]:
         """The first SIGINT, SIGTERM or SIGHUP waits for the end of the step; a second one ends the process as usual.
 
-        A signal that is ignored, as nohup and a shell's background jobs have it, stays ignored. Under torchrun later
-        signals wait too: it passes on what the terminal has already sent.
+        An ignored signal stays ignored, as under nohup and in a shell's background jobs. Under torchrun later signals
+        wait too, since torchrun forwards a signal that the terminal has already sent.
         """
 
         def note(signal_number: int, frame: object) -> None:
@@ -268,7 +268,7 @@ class StateKeeper:
                 restore()
 
         handlers = {}
-        if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
             for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
                 if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                     handlers[number] = signal.signal(number, note)
@@ -283,10 +283,10 @@ class StateKeeper:
             restore()
 
     def __call__(self, trainer: Trainer) -> None:
-        if trainer.epoch == trainer.config.max_epochs:  # the parameters themselves come next
+        if trainer.epoch == trainer.config.max_epochs:  # the final parameters are written next
             return
         due = time.monotonic() - self.written_at >= self.seconds
-        # of all processes: the signal that stops them, else whether the state is due
+        # agreed among all processes: the signal that stops them (0: none), and whether the state is due
         stop_by, due = trainer.over_processes(torch.tensor([self.signal_number, due]), dist.ReduceOp.MAX).tolist()
         if stop_by or due:
             try:
@@ -307,7 +307,7 @@ class StateKeeper:
             save_tensors({"run": self.record, "trainer": state}, self.path)
 
     def read(self, trainer: Trainer) -> dict[str, Any]:
-        """Gives the trainer the state that was written. Returns the record of its run. Raises UserError."""
+        """Loads the state into the trainer. Returns the record of the run that wrote it. Raises UserError."""
         advice = "move it away to start anew"
         state = read_tensors(self.path, advice)
         try:
@@ -322,5 +322,5 @@ class StateKeeper:
         )
 
     def remove(self) -> None:
-        """Removes the state, which a finished run needs no more."""
+        """Removes the state of a finished run."""
         Path(self.path).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # before the other imports, which would end in a tra
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler and "IPython" not in sys.modules:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until raise_on_interrupt(): Ctrl-C ends the imports in silence
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until raise_on_interrupt(), Ctrl-C ends the process silently
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -132,7 +132,7 @@ class CharCorruptionDataset(BatchDataset):
         """Moves the spans of `ids` to the end: x and y of shape (B, block_size - 1), int64."""
         head, head_length, body, length, start, masked = (t[:, None] for t in spans)  # (B, 1)
 
-        # prefix MASK suffix MASK masked_content MASK PAD...: from where in the text each position is copied
+        # prefix MASK suffix MASK masked_content MASK PAD...: the position in the text from which each one is copied
         position = torch.arange(self.block_size, device=ids.device)  # (block_size,)
         second_mark = length - masked + 1
         source = torch.where(position < start, position, position - 1 + masked)
@@ -161,7 +161,7 @@ def inputs_and_targets(string: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def code_points(text: str) -> Iterator[np.ndarray]:
-    """The characters of a text as uint32, in chunks, so that a text of gigabytes is never held three times."""
+    """The characters of a text as uint32, in chunks, so that memory never holds three copies of a large text."""
     chunk = 2**22
     for start in range(0, len(text), chunk):
         yield np.frombuffer(text[start : start + chunk].encode("utf-32-le"), dtype=np.uint32)
@@ -171,7 +171,7 @@ class NameDataset(BatchDataset):
     """Questions with their places, `question MASK place MASK PAD...`, without loss on the question.
 
     `data` holds the pairs, or is the text of a TSV file; `name` is what errors call it. The vocabulary is that of the
-    pretraining dataset. Raises UserError for a row of the wrong form, outside the vocabulary, or too long for
+    pretraining dataset. Raises UserError for a malformed row, one outside the vocabulary, or one too long for
     the block.
     """
 
@@ -231,7 +231,7 @@ class MixedDataset(Dataset):
         return len(self.documents)
 
     def most_rows(self, documents: int) -> int:
-        """The largest batch that so many documents can become."""
+        """The most rows that a batch of so many documents can have, questions included."""
         return documents + math.ceil(self.qa_per_document * documents)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:

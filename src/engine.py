@@ -34,14 +34,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STEPS_WORTH_COMPILING = 8000  # an estimate: shorter runs save less time than torch.compile takes
 # (min, max) rows: fewer make slow matmuls; more share a length, and padding costs more where matmuls are slow
 CPU_MICRO_BATCH_ROWS = {torch.bfloat16: (8, 16), torch.float32: (8, 8)}
-CPU_LENGTH_MULTIPLE = {torch.bfloat16: 8, torch.float32: 2}  # bf16 matmuls are set up anew for each shape
+CPU_LENGTH_MULTIPLE = {torch.bfloat16: 8, torch.float32: 2}  # each new shape costs bf16 matmuls extra time
 
 MicroBatch = tuple[Tensor, Tensor, Tensor | float]  # x, y, and its share of the targets of the whole batch
 
 
 def configure_torch() -> None:
     """Sets all process-wide switches. Call it once, before training or answering."""
-    torch.backends.cuda.enable_cudnn_sdp(False)  # only the other kernels are known to take the perceiver's shared query
+    torch.backends.cuda.enable_cudnn_sdp(False)  # may not support the perceiver's shared query, as the others do
     keep_freed_memory()
     if torch.cuda.is_available():  # importing torch._dynamo takes a second
         torch._dynamo.config.suppress_errors = True  # a model that does not compile runs uncompiled, after a warning
@@ -118,16 +118,16 @@ def balance(parts: list[MicroBatch], n: int) -> list[list[MicroBatch]]:
 
 
 def can_compile() -> bool:
-    """Whether Triton is installed with what it needs: a C compiler, where it looks for one, and Python's headers."""
+    """Whether Triton is installed with what it needs: a C compiler that it finds, and Python's headers."""
     compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
     headers = os.path.join(sysconfig.get_path("include"), "Python.h")
     return has_triton() and any(map(shutil.which, compilers)) and os.path.exists(headers)
 
 
 def compiled(model: nn.Module, device: torch.device, steps: int, accumulates: bool) -> nn.Module:
-    """The model compiled, on a CUDA GPU with a compiler and for a run long enough; otherwise the model itself.
+    """The compiled model, if there is a CUDA GPU and a compiler and the run is long enough; otherwise the model itself.
 
-    Kernels are replayed as a CUDA graph, except where gradients accumulate: they would lie in the graph's memory.
+    Kernels are replayed as a CUDA graph unless gradients accumulate, which would be stored in the graph's memory.
     """
     if device.type != "cuda" or steps < STEPS_WORTH_COMPILING:
         return model
@@ -147,12 +147,12 @@ def data_parallel(model: nn.Module) -> DistributedDataParallel:
 class Engine:
     """Computes losses and gradients of batches for a model, called as model(x, y) -> (logits, loss).
 
-    Padded batches are int64 (B, T), each row's targets followed by `ignore_index` alone; they are split into
-    micro-batches, which suits a causal model whose loss is the mean over all other targets. Other batches are not
-    split. On a CPU, if the model has a method replica(), each thread but the first trains a replica on micro-batches
-    of its own; for so small a model that is faster than sharing each operation among all threads.
+    Padded batches are int64 (B, T); after a row's targets there is only `ignore_index`. They are split into
+    micro-batches, which is correct for a causal model whose loss is the mean over all other targets. Other batches are
+    not split. On a CPU, if the model has a method replica(), each thread but the first trains a replica on its own
+    micro-batches. For a model this small, that is faster than sharing each operation among all threads.
 
-    In a process group (torchrun), each process computes its share of a batch, and gradients are those of the whole.
+    In a process group (torchrun), each process computes its share of a batch, and gradients are those of the batch.
 
     micro_batch_rows is the effective micro-batch size, per thread on a CPU.
     """
@@ -180,7 +180,7 @@ class Engine:
     def divide_among_threads(self, batch_size: int, rows: int, padded: bool) -> None:
         """Creates one replica per extra CPU thread that a batch has work for, and sets micro_batch_rows.
 
-        Unless `rows` says how many, aims at two micro-batches per thread, within CPU_MICRO_BATCH_ROWS.
+        That is `rows`, or if `rows` is 0, enough for two micro-batches per thread, within CPU_MICRO_BATCH_ROWS.
         """
         least, most = CPU_MICRO_BATCH_ROWS[self.dtype]
         threads = 1
@@ -197,12 +197,12 @@ class Engine:
         return self.over_processes(loss)
 
     def loss(self, x: Tensor, y: Tensor, padded: bool) -> Tensor:
-        """This process's share of the loss of a batch: summed over processes, it is the loss. No gradients."""
+        """This process's share of the loss of a batch; the shares of all processes sum to the loss. No gradients."""
         with torch.no_grad(), self.autocast():
             return sum(self.model(x, y)[1] * share for x, y, share in self.micro_batches(x, y, padded))
 
     def micro_batches(self, x: Tensor, y: Tensor, padded: bool) -> list[MicroBatch]:
-        """Splits a batch; shares are of the targets (or the rows, if not padded) of the batch over all processes."""
+        """Splits a batch. A share is that of the targets (of the rows, if not padded) of all processes' batch."""
         if not padded:
             return [(x, y, len(x) / int(self.over_processes(torch.tensor(len(x)))))]
         if self.device.type == "cpu":
@@ -256,7 +256,7 @@ class Engine:
         return value
 
     def random_states(self) -> list[dict[str, Tensor]]:
-        """The states of the random generators, of all processes; called by each of them."""
+        """The states of the random generators of all processes. Every process has to call it."""
         own: dict[str, Tensor] = {"cpu": torch.get_rng_state()}
         if self.device.type != "cpu":
             own["device"] = torch.get_device_module(self.device).get_rng_state()
@@ -274,16 +274,16 @@ class Engine:
 
 
 def matmul_weights(model: nn.Module) -> list[tuple[int, int]]:
-    """(n, most): n matmul weights are applied to at most so many positions of a row. A model may say so itself."""
+    """Pairs (n, most): n matmul weights apply to at most `most` positions of a row; a model may define its own."""
     if hasattr(model, "matmul_weights"):
         return model.matmul_weights()
     return [(sum(p.numel() for p in parameter_groups(model, 0.0)[0]["params"]), sys.maxsize)]
 
 
 def training_flops(weights: list[tuple[int, int]], lengths: Tensor) -> Tensor:
-    """The least arithmetic of a training step on rows of these lengths (B,): a scalar, int64.
+    """The minimum FLOPs of a training step on rows of these lengths (B,): a scalar, int64.
 
-    For each of the matmul_weights() and each position: forward 2, backward 4. Attention's own products are left out.
+    Each of the matmul_weights() takes 2 FLOPs per position forward and 4 backward. Attention's products are left out.
     """
     return 6 * sum(n * lengths.clamp(max=most).sum() for n, most in weights)
 

@@ -1,4 +1,4 @@
-"""Whom documents are about, the entities in them, and which of those are likely answers. No torch here."""
+"""Finds whom documents are about, the entities in them, and which of these are likely answers. No torch here."""
 
 import math
 import re
@@ -26,7 +26,7 @@ class Document:
 
     text: str
     title_length: int  # of "Ada Lovelace. " at its beginning; 0 if it has no title
-    subject: str  # "Ada Lovelace", by the title or the names that are asked about; "" if unknown
+    subject: str  # "Ada Lovelace", from the title or the names that are asked about; "" if unknown
     entities: tuple[tuple[int, int], ...]  # where each begins and ends
     weights: tuple[float, ...]  # of the entities: how often each is masked, in proportion
 
@@ -35,7 +35,7 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
     """Finds titles, subjects and entities, all of equal weight.
 
     `places` are known to be entities. `names` are known to be people: a text without a title that begins with one of
-    them is about that one.
+    them is about that person.
     """
     pattern, common = entity_pattern(places), common_words(texts)
     subjects = Subjects(names, texts, places, common)
@@ -73,7 +73,7 @@ class Subjects:
 
         following: Counter[str] = Counter()  # the words and marks that come after known names
         titled = 0
-        for text in texts[:: 1 + len(texts) // 50_000]:  # enough to know
+        for text in texts[:: 1 + len(texts) // 50_000]:  # a sample is enough
             name = self.name_at(text, 0)
             if name and (token := TOKEN.match(text, len(name))):
                 titled += text.startswith(". ", len(name))
@@ -164,7 +164,7 @@ def guess_subjects(documents: Sequence[Document], names: set[str], places: set[s
 
     guesses = {}
     for i, document in enumerate(documents):
-        likeliest = (1.0, "")  # only what is more likely to be the subject than not
+        likeliest = (1.0, "")  # a subject has to be more likely than not
         for start, end in document.entities if not document.subject else ():
             end -= 2 * document.text[start:end].endswith(("'s", "’s"))
             if document.text[start:end] not in places:
@@ -186,7 +186,7 @@ def feature_odds(examples: dict[bool, list[list[Feature]]]) -> dict[Feature, flo
 def title_length(text: str) -> int:
     """The length of "J. R. R. Tolkien. " at the beginning of a document; 0 if it has no such title.
 
-    A title ends at the first full stop that does not abbreviate: one after a word that is no initial, "St" or "Dr".
+    A title ends at the first full stop that is not part of an abbreviation: an initial, "St." or "Dr.".
     If there are stops before it ("Malcolm X. In Omaha ...", "Peter F. Drucker. Peter F Drucker was ..."), the title is
     the longest name before a stop that the document repeats, whatever its stops and commas. If none is repeated, the
     title does not include what reads like a sentence after the name ("Malcolm X. Birthplace: Omaha. ...").
@@ -300,17 +300,17 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
 
 @dataclass(frozen=True)
 class TextSummary:
-    """What a run will find in its text, counted before it begins."""
+    """Counts of what is in a text."""
 
     documents: int
     empty: int
     max_length: int  # of a document, as far as span corruption reads it
     characters: int  # of all documents
-    unread: int  # of those, the ones beyond max_length
+    unread: int  # of these, how many lie beyond max_length
     titled: int  # documents with a title
-    people: int  # who are asked about
-    found: int  # of those, the ones that a document is about
-    about_people: int  # documents about them
+    people: int  # named in the questions
+    found: int  # of these, how many have a document about them
+    about_people: int  # documents about these people
     fit: TemplateFit | None  # of the questions about them; None if there are none
 
     def size_line(self) -> str:
@@ -333,9 +333,9 @@ class TextSummary:
         )
 
     def warnings(self, text: str, pairs: str) -> list[str]:
-        """One line for whatever less than half of the pairs have. `text` and `pairs` are what to call the files.
+        """A line if less than half of the questions fit the wording, and one if less than half of the people are found.
 
-        Raises UserError where none of them has it.
+        `text` and `pairs` are the names of the files. Raises UserError if none fits or is found.
         """
         lines = []
         line, question = self.fit.first_misfit or (0, "")
@@ -365,7 +365,7 @@ class TextSummary:
 def summarise(
     texts: Sequence[str], max_length: int, questions: Sequence[str] = (), fit: TemplateFit | None = None
 ) -> TextSummary:
-    """Counts what is in the texts; `fit` is that of the questions of the pairs."""
+    """Counts what is in the texts; `fit` is that of the `questions`."""
     names = {fit.template.name_in(question) for question in questions} - {None} if fit is not None else set()
     subjects = Subjects(names, texts)
     found: Counter[str] = Counter()

@@ -63,11 +63,11 @@ def writing(what: str) -> Iterator[None]:
 
 
 class OutputFiles:
-    """The names of all files that a run writes for one output, and of those that it keeps while it writes."""
+    """The names of all files that a run writes for one output, temporary ones included."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.record = f"{path}.json"  # how the parameters came about
+        self.record = f"{path}.json"  # how the parameters were made
         self.state = f"{path}.state"  # what --resume reads, until the run is complete
 
     def kept(self, epoch: int) -> str:
@@ -85,7 +85,7 @@ class OutputFiles:
         return target.with_name(f".{target.name}.lock")
 
     def unfinished(self) -> Iterator[Path]:
-        """What killed runs had half written."""
+        """Partly written files that killed runs left behind."""
         target = resolve_link(self.path)
         part = re.compile(rf"\.{re.escape(target.name)}(\.json|\.state|\.\d+|\.\d+\.json)?\.\d+\.part")
         return (other for other in target.parent.iterdir() if part.fullmatch(other.name))
@@ -97,7 +97,7 @@ def resolve_link(path: str) -> Path:
 
 
 def part_of(target: Path, process: int) -> Path:
-    """Where that process writes what will be `target`."""
+    """The temporary file in which that process writes `target`."""
     return target.with_name(f".{target.name}.{process}.part")
 
 
@@ -120,7 +120,7 @@ def check_writable(path: str) -> None:
 
 
 def check_name_fits(path: Path) -> None:
-    """Raises OSError where the file system takes no name of this length."""
+    """Raises OSError if the name is too long for the file system."""
     with suppress(FileNotFoundError):
         os.lstat(path)
 
@@ -141,10 +141,10 @@ def check_folder(folder: Path, advice: str) -> None:
 
 @contextmanager
 def locked(path: str) -> Iterator[None]:
-    """Holds the output `path` for this process: a second one that wants it gets a UserError.
+    """Locks the output `path` for this process; a second process that wants it gets a UserError.
 
-    The lock ends with the process, however that ends; files that a killed one left half written are then removed.
-    Where the system (Windows) or the file system has no flock, nothing is held.
+    The lock ends with the process, however it ends. Partly written files of killed runs are removed at the start. If
+    the system (Windows) or the file system has no flock, nothing is locked.
     """
     if fcntl is None:
         yield
@@ -153,14 +153,14 @@ def locked(path: str) -> Iterator[None]:
     lock = files.lock
     held = False
     while not held:
-        with writing(f"{path}: its lock {lock}"):  # which another user's killed run may have left
+        with writing(f"{path}: its lock {lock}"):  # another user's killed run may have left it
             file = open(lock, "wb")  # noqa: SIM115, it stays open for as long as the lock is held
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             raise UserError(f"{path}: another run is writing it; wait for it, or name another output") from None
-        except OSError:  # not on this file system
+        except OSError:  # the file system has no locks
             file.close()
             lock.unlink(missing_ok=True)
             yield
@@ -181,7 +181,7 @@ def locked(path: str) -> Iterator[None]:
 def atomic_write(path: str) -> Iterator[BinaryIO]:
     """A file object whose content replaces `path` in one step when the block ends; an error leaves `path` as it was.
 
-    A link is followed. Raises UserError where the disk is full or the like.
+    A link is followed. Raises UserError if the disk is full, for instance.
     """
     target = resolve_link(path)
     part = part_of(target, os.getpid())

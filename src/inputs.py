@@ -1,4 +1,4 @@
-"""What a run reads, checked before any work begins, as is the place of everything that it will write. No torch here."""
+"""Reads and checks the inputs of a run, and checks its outputs, before any work begins. No torch here."""
 
 import os
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def read_inputs(run: Run) -> Inputs:
 
 
 def wording_of(rows: Sequence[tuple[str, str | None]], text: str, given: QuestionTemplate | None) -> TemplateFit:
-    """How the questions of the rows are worded: as `given`, or else as most of them are."""
+    """The wording of the questions in the rows: `given`, or else the one that most of them share."""
     questions = [question for question, _ in rows]
     if given is not None:
         return fit_template(given, questions)

@@ -1,4 +1,4 @@
-"""Questions: how they are worded, found from the rows of a file, and the files that hold them. No torch here."""
+"""Finds the wording of questions, and reads the files that hold them. No torch here."""
 
 import re
 import sys
@@ -83,9 +83,9 @@ def fit_template(template: QuestionTemplate, questions: Sequence[str]) -> Templa
 def find_template(questions: Sequence[str], titles: Collection[str], lines: Sequence[str] = ()) -> TemplateFit:
     """The wording that most of the questions share, in any language, with the name anywhere in it.
 
-    `titles` are names that the text is about: the words around them in the questions are a candidate. The others are
-    the course's wording, and what more than half of the questions begin and end with. `lines` of the text then show
-    where a name begins: lines begin with names.
+    `titles` are names that the text is about: the words around them in the questions are one candidate. The others are
+    the course's wording, and what more than half of the questions begin and end with. In that case the `lines` of the
+    text, which begin with names, show where a name begins.
     """
     distinct = list(dict.fromkeys(questions))
 
@@ -107,7 +107,7 @@ def find_template(questions: Sequence[str], titles: Collection[str], lines: Sequ
 
 
 def templates_around(question: str, titles: set[str], lengths: dict[str, set[int]]) -> Iterator[QuestionTemplate]:
-    """The wordings of the question if it asks about one of the titles; `lengths` are theirs, by two characters."""
+    """The wordings that the question may have if it asks about a title; `lengths` of titles, by two characters."""
     for start in range(len(question)):
         for length in lengths.get(question[start : start + 2], ()):
             if question[start : start + length] in titles:
@@ -117,8 +117,8 @@ def templates_around(question: str, titles: set[str], lengths: dict[str, set[int
 def shared_wording(questions: Sequence[str], lines: Sequence[str]) -> QuestionTemplate:
     """What more than half of the questions begin with and what most of those end with, cut where names begin and end.
 
-    What they share may include part of the names, such as one surname. The `lines` of the text tell: they begin with
-    whole names.
+    What they share may include part of the names, such as a common surname. The `lines` of the text, which begin with
+    whole names, show where a name starts and ends.
     """
     if len(questions) < 2:
         return QuestionTemplate("", "")
@@ -178,9 +178,9 @@ def shared_beginning(texts: Sequence[str]) -> str:
 def check_header(rows: Sequence[tuple[str, str | None]], fit: TemplateFit, text: str, name: str = "data") -> None:
     """Raises UserError if the first row is the header of a table.
 
-    Its question has a wording of its own, and its place is nowhere in the pretraining text; or it is too short for a
-    question, and no line begins with it as with a name. `fit` is that of the questions of all rows. Where those are
-    bare names, a header is a row of which the text holds neither the name nor the place.
+    A header has a wording of its own, and its place does not occur in the pretraining text; or it is too short for a
+    question, and no line of the text begins with it. If the questions are bare names, a header is a row whose name and
+    place both do not occur in the text. `fit` is that of the questions of all rows.
     """
     question, place = rows[0]
     before, after = fit.template.before, fit.template.after
@@ -198,7 +198,7 @@ def check_header(rows: Sequence[tuple[str, str | None]], fit: TemplateFit, text:
 
 
 def shares_wording(question: str, other: str) -> bool:
-    """Whether half of the other question or more is what this one begins or ends with, too."""
+    """Whether the questions begin and end alike, over at least half the length of the other one."""
 
     def common(a: str, b: str) -> int:
         return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
@@ -242,7 +242,7 @@ def parse_pairs(text: str, name: str = "data") -> list[tuple[str, str]]:
 
 
 def read_predictions(path: str, pairs: Sequence[tuple[str, str | None]]) -> list[str]:
-    """The predictions in a file, one a line, without blanks around them. Raises UserError unless they are as many."""
+    """The predictions in a file, one per line, without blanks around them. Raises UserError for a wrong number."""
     lines = decode(read_bytes(path), path).removesuffix("\n").split("\n")
     if len(lines) != len(pairs):
         raise UserError(f"{path}: {len(lines)} predictions for {len(pairs)} questions; evaluate again")

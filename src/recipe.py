@@ -1,4 +1,4 @@
-"""Every setting, once: the variants, the recipes, and the one frozen object that says what a run is.
+"""All settings: the variants, the recipes, and the frozen Run that describes one command.
 
 No torch here, so that --help and mistakes are answered at once.
 """
@@ -17,7 +17,7 @@ class Variant:
     attention: str  # the class of attention.py inside an ordinary block
     learned_positions: bool = True
     bottleneck: bool = False  # the body: one block down to bottleneck_dim positions, blocks on those, one block up
-    bottleneck_dim: int = 32  # what the scripts train it with; --bottleneck_dim has the course's default
+    bottleneck_dim: int = 32  # the value that scripts train with; the default of --bottleneck_dim is the course's
 
 
 VARIANTS = {
@@ -43,7 +43,7 @@ class Recipe:
     entity_mask_prob: float  # how often the masked span is a named entity, read with little context
     context_chars: int  # characters before and after such an entity, at most
     question_prefix_prob: float  # how often it is read after the question about its document's title
-    weight_by_answer_odds: bool  # draw entities as the pairs make them likely answers; else uniformly
+    weight_by_answer_odds: bool  # draw entities by the odds that they are answers; else uniformly
     qa_per_document: float  # finetuning pairs mixed into pretraining, for each document
     decay_to_end_of_run: bool  # otherwise the course's cosine: lowest near epoch 200, then rising
     scratch_epochs: int  # of finetuning without pretrained parameters
@@ -67,7 +67,7 @@ RECIPES = {
             pretrain_lr=6e-3,
             pretrain_warmup_tokens=512 * 20,
             muon_lr=0.0,
-            decay_all=True,  # otherwise it hardly learns at this rate: docs/results.md
+            decay_all=True,  # otherwise it hardly learns at this rate: docs/results.md#a-longer-warm-up
             dropout=0.1,
             entity_mask_prob=0.0,
             context_chars=0,
@@ -172,12 +172,12 @@ class Run:
 
     @property
     def output(self) -> str | None:
-        """The file that this run is for; None for ask, which prints."""
+        """The file that this run produces; None for ask, which prints."""
         return self.writing_params_path or self.outputs_path
 
     @property
     def epochs(self) -> int:
-        """How often the data is read; 0 where nothing is trained."""
+        """How often the data is read; 0 if nothing is trained."""
         from_scratch = self.reading_params_path is None
         return {
             "pretrain": self.recipe.pretrain_epochs,

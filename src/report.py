@@ -19,7 +19,7 @@ LIKELIEST = 5  # answers that ask shows
 
 
 def count_right(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
-    """How many predictions are the place of their pair, blanks around both aside."""
+    """How many predictions equal the place of their pair, ignoring blanks around both."""
     return sum(is_right(place, prediction) for (_, place), prediction in zip(pairs, predictions, strict=True))
 
 
@@ -41,12 +41,12 @@ def near_misses_line(count: int) -> str:
 
 
 def folded(text: str) -> str:
-    """The text without differences of case, of Unicode form (NFC, NFD) and of blanks."""
+    """The text in a form without differences of case, Unicode form (NFC, NFD) or blanks."""
     return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFD", text).casefold().split()))
 
 
 def count_places(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> tuple[float, float]:
-    """(total, correct) of predictions, one a pair; (0, 0) and a line that says so if the pairs have no places.
+    """(total, correct) of predictions, one per pair. If the pairs have no places, prints so and returns (0, 0).
 
     Raises ValueError if the counts differ.
     """
@@ -63,7 +63,7 @@ def accuracy_line(total: float, correct: float) -> str:
     return f"Correct: {correct} out of {total}: {round(100 * correct / total, 2)}%"
 
 
-# what the text holds
+# what the text says
 
 
 def stands_in(words: str, text: str) -> bool:
@@ -132,7 +132,7 @@ class TextIndex:
 
 @dataclass(frozen=True)
 class Finding:
-    """What there is to say about one name."""
+    """What the model and the text say about one name."""
 
     name: str
     answer: str  # as evaluate gives it, greedily; "" if the question cannot be asked
@@ -145,7 +145,7 @@ class Finding:
 
 
 def pick_line(mention: Mention, documents: Sequence[str], answer: str) -> tuple[int, str]:
-    """Of the lines about a name the first that contains the answer, else the first: its number and text."""
+    """The first line about a name that contains the answer, else the first line: its number and text."""
     lines = [(number, documents[number - 1]) for number in mention.lines]
     return next((line for line in lines if stands_in(answer, line[1])), lines[0] if lines else (0, ""))
 
@@ -155,7 +155,7 @@ COLUMNS += [f"{what}_{i}" for i in range(1, LIKELIEST + 1) for what in ("answer"
 
 
 def one_cell(text: str) -> str:
-    """The text without what would end a cell or a row of a TSV file."""
+    """The text with tabs and line ends replaced, which would end a cell or a row of a TSV file."""
     return re.sub(r"[\t\r\n]", " ", text)
 
 
@@ -215,7 +215,7 @@ class Asked:
     name_in_text: bool
     truth_in_line: bool  # of the text about that person
     prediction_in_line: bool
-    prediction_trained_on: bool | None  # as an answer of the finetuning pairs; None where those are not given
+    prediction_trained_on: bool | None  # whether it is an answer in the finetuning pairs; None if they are not given
 
 
 def examine(
@@ -275,7 +275,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 
 def auroc(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """The chance that a right answer is more probable than a wrong one, a tie counting half."""
+    """The chance that a right answer has a higher probability than a wrong one; a tie counts half."""
     right, wrong = confidence[correct], confidence[~correct]
     if not len(right) or not len(wrong):
         return math.nan
@@ -331,12 +331,12 @@ def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, size: int =
 
 
 def attention_picture(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """A row of heads for each layer, dark where a head looks: (height, width, 3) uint8."""
+    """A row of heads for each layer, dark where the weights are large: (height, width, 3) uint8."""
     height, width = (max(m.shape[axis] for m in maps) + 2 for axis in (1, 2))
     rows = [
         np.hstack([np.pad(head, ((0, height - head.shape[0]), (0, width - head.shape[1]))) for head in layer])
         for layer in maps
     ]
     grey = 255 - np.round(255 * np.vstack(rows)).astype(np.uint8)
-    pixel = np.ones((3, 3), dtype=np.uint8)  # of the picture for one weight
+    pixel = np.ones((3, 3), dtype=np.uint8)  # how large one weight is drawn
     return np.repeat(np.kron(grey, pixel)[:, :, None], 3, axis=2)

@@ -10,7 +10,7 @@ if __name__ == "__main__":  # before the other imports, which would end in a tra
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler and "IPython" not in sys.modules:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until raise_on_interrupt(): Ctrl-C ends the imports in silence
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until raise_on_interrupt(), Ctrl-C ends the process silently
 
 import argparse
 from dataclasses import replace
@@ -38,22 +38,22 @@ def by_recipe(*settings: str) -> str:
     return f" (default by recipe: {', '.join(values)})"
 
 
-# every option: the functions that it applies to, then what argparse is told
+# every option: the functions that it applies to, and its arguments for argparse
 OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "reading_params_path": (("finetune", *MODEL, "pretrain"), {"help": "parameters to start from, or to ask"}),
+    "reading_params_path": (("finetune", *MODEL, "pretrain"), {"help": "parameters to start from, or to answer with"}),
     "writing_params_path": (TRAINING, {"help": "where to write the parameters"}),
     "finetune_corpus_path": (
         (*TRAINING, "evaluate"),
         {
             "help": "question<TAB>place pairs: finetune trains on them, pretrain --recipe fast takes the wording and "
-            "likely answers from them, evaluate --report_path says which answers they hold"
+            "likely answers from them, evaluate --report_path notes which answers occur in them"
         },
     ),
     "eval_corpus_path": (
         (*TRAINING, "evaluate"),
         {"help": "questions to answer; training reports the accuracy about twenty times if they have places"},
     ),
-    "outputs_path": (("evaluate",), {"help": "where to write the predictions, one a line"}),
+    "outputs_path": (("evaluate",), {"help": "where to write the predictions, one per line"}),
     "report_path": (
         ("evaluate",),
         {"help": "per-question report: probability, margin, whether the text contains the answer"},
@@ -62,7 +62,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         tuple(FUNCTIONS),
         {
             "metavar": "TEMPLATE",
-            "help": "how a question is worded, as in 'Where was {name} born?' (default: found in the pairs, or the "
+            "help": "wording of the questions, such as 'Where was {name} born?' (default: found in the pairs, or the "
             "one that the parameters were trained with)",
         },
     ),
@@ -111,7 +111,7 @@ DEFAULTS = {"pretrain_lr": ("pretrain_lr",), "finetune_lr": ("finetune_lr",), "p
 DEFAULTS["finetune_epochs"] = ("scratch_epochs", "finetune_epochs")
 NEEDED = {"pretrain": ["writing_params_path"], "finetune": ["writing_params_path", "finetune_corpus_path"]}
 NEEDED |= {"evaluate": ["reading_params_path", "eval_corpus_path", "outputs_path"], "ask": ["reading_params_path"]}
-# asked for in vain, these are an error; the other options are often given to all functions alike, and get a warning
+# an error where they do not apply; the other options are often given to every function alike, so they get a warning
 STRICT = {"writing_params_path", "outputs_path", "report_path", "eval_corpus_path", "resume", "keep_every"}
 
 
@@ -128,7 +128,7 @@ def parser_of(function: str) -> Parser:
             nargs="*",
             default=[],
             metavar="NAME",
-            help="whom to ask about; without names, standard input has one a line",
+            help="whom to ask about; without names, reads one per line from standard input",
         )
     for name, (functions, kwargs) in OPTIONS.items():
         kwargs = dict(kwargs)
@@ -185,7 +185,7 @@ def parse(argv: list[str]) -> Run:
 def main(argv: list[str] | None = None) -> None:
     run = parse(sys.argv[1:] if argv is None else argv)
     inputs = read_inputs(run)
-    import steps  # which imports torch: only now, so that --help and mistakes are answered at once
+    import steps  # imports torch, so it comes late: --help and mistakes are answered at once
 
     raise_on_interrupt()
     steps.execute(run, inputs)

@@ -1,4 +1,4 @@
-"""Salient span masking: documents read for the facts that questions will ask for."""
+"""Salient span masking: reads documents for the facts that questions will ask for."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -16,14 +16,15 @@ MILLION = 10**6
 
 class SalientSpanDataset(BatchDataset):
     """Salient span masking: with probability entity_mask_prob, the masked span is an entity of the document, such as
-    "Warsaw" or "Royal Academy" (Guu et al. 2020, REALM, section 3.4); otherwise it is one of CharCorruptionDataset.
+    "Warsaw" or "Royal Academy" (Guu et al. 2020, REALM, section 3.4); otherwise it is random, as in
+    CharCorruptionDataset.
 
-    Such a text is a head, up to context_chars characters before the entity, the entity, and as many after it. The head
-    is the document's title, "Ada Lovelace. ", or, with probability question_prefix_prob, the question about its
-    subject, "Where was Ada Lovelace born? ": each fact is learned under the phrasing used at test time. The head of a
-    document without title or subject is empty. Entities are drawn uniformly or, with weight_by_answer_odds, as the
-    pairs make them likely answers: entities.weigh_by_answer_odds(). Raises UserError if the text lacks characters of
-    the question.
+    A text with a masked entity consists of a head, at most context_chars characters before the entity, the entity, and
+    at most as many characters after it. The head is the document's title, "Ada Lovelace. ", or, with probability
+    question_prefix_prob, the question about its subject, "Where was Ada Lovelace born? ": each fact is learned under
+    the phrasing used at test time. If the document has no title or subject, the head is empty. Entities are drawn
+    uniformly or, with weight_by_answer_odds, by how likely they are to be answers: entities.weigh_by_answer_odds().
+    Raises UserError if the text lacks characters of the question.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class SalientSpanDataset(BatchDataset):
         first = torch.maximum(title, start - (left * (self.context_chars + 1)).long())
         last = torch.minimum(self.documents._lengths[indices], end + (right * (self.context_chars + 1)).long())
         last = torch.minimum(last, first + self.documents.max_length - head_length)
-        moved = head_length - first  # from a position in the document to the same in the text that is read
+        moved = head_length - first  # offset from positions in the document to positions in the text that is read
         salient = Spans(head, head_length, document + first, last + moved, start + moved, end - start)
 
         is_salient = (kind < self.entity_mask_prob) & self._has_entities[indices] & (end <= last)

@@ -53,7 +53,7 @@ from utils import set_seed
 
 @dataclass
 class World:
-    """What all functions begin with: the vocabulary, the model on its device, and how questions are worded."""
+    """What every function needs: the vocabulary, the model on its device, and the wording of questions."""
 
     documents: CharCorruptionDataset
     pairs: NameDataset | None
@@ -100,7 +100,7 @@ def resolve(run: Run, inputs: Inputs) -> Run:
 
 
 def check_state(run: Run) -> None:
-    """Raises UserError unless there is a state to resume, or none where a run starts: called under the lock."""
+    """Raises UserError if there is no state to resume, or if a new run would overwrite one. Needs the lock."""
     state = OutputFiles(run.writing_params_path).state
     if run.resume and not os.path.exists(state):
         raise UserError(f"{state}: no such file, so there is no run to resume; leave out --resume")
@@ -110,7 +110,7 @@ def check_state(run: Run) -> None:
 
 @contextmanager
 def process_group(device: str) -> Iterator[int]:
-    """Joins the processes that torchrun started, and gives the rank of this one; 0 if it is the only one."""
+    """Joins the processes that torchrun started, and yields the rank of this one: 0 if it is the only one."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield 0
         return
@@ -230,7 +230,7 @@ def make_trainer(run: Run, world: World, dataset: Dataset, rows: float, config: 
     except ValueError as error:
         raise UserError(str(error)) from None
     if trainer.rank:
-        # each process draws other spans and dropout; a CPU takes 32 bits of a seed
+        # each process draws its own spans and dropout; the CPU generator uses 32 bits of a seed
         set_seed(int(torch.randint(2**32, (trainer.rank,))[-1]))
     return trainer
 
@@ -268,7 +268,7 @@ def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, rows: float,
     except (RuntimeError, MemoryError) as error:
         rows_at_once = min(trainer.micro_batch_rows, config.batch_size, len(dataset))
         if not is_out_of_memory(error) or rows_at_once == 1:
-            raise  # execute() says what is left to do
+            raise  # execute() reports it
         fewer = f"--micro_batch_rows below {rows_at_once}"
         raise UserError(f"out of memory; resume with --resume and a {fewer}") from None
     finally:
@@ -284,12 +284,12 @@ def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, rows: float,
 def dev_accuracy(
     questions: list[tuple[str, str]], documents: CharCorruptionDataset
 ) -> Callable[[Trainer], dict[str, float]]:
-    """A callback for the end of an epoch that answers and counts the questions about twenty times a run."""
+    """A callback for the end of an epoch that measures the accuracy about twenty times per run."""
     asked = [question for question, _ in questions]
     longest = 1 + max(len(place) for _, place in questions)  # an untrained model does not stop by itself
 
     def measure(trainer: Trainer) -> dict[str, float]:
-        every = math.ceil(trainer.config.max_epochs / 20)  # epochs; more often would cost more than it shows
+        every = math.ceil(trainer.config.max_epochs / 20)  # epochs; measuring more often is not worth the time
         if trainer.epoch % every and trainer.epoch != trainer.config.max_epochs:
             return {}
         right = count_right(questions, answer(trainer.model, documents, asked, longest=longest))
@@ -331,7 +331,7 @@ def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
 
 
 def report(run: Run, inputs: Inputs, world: World, predictions: list[str]) -> None:
-    """Writes what is known about each answer, prints a summary, and gives TensorBoard the pictures."""
+    """Writes a report on each answer, prints a summary, and adds pictures to TensorBoard."""
     questions = [question for question, _ in inputs.questions]
     rows = examine(
         inputs.questions,
@@ -356,7 +356,7 @@ def report(run: Run, inputs: Inputs, world: World, predictions: list[str]) -> No
 
 
 def attention_while_answering(world: World, question: str, prediction: str) -> list[np.ndarray]:
-    """Where each layer's heads look while they answer: for each attention layer weights (nh, Tq, Tk)."""
+    """The attention weights during the answer: (nh, Tq, Tk) for each attention layer."""
     vocabulary = world.documents
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     ids = [*vocabulary.encode(question), mask, *vocabulary.encode(prediction)]
@@ -366,7 +366,7 @@ def attention_while_answering(world: World, question: str, prediction: str) -> l
 
 
 def ask(run: Run, inputs: Inputs) -> None:
-    """Asks about names and shows what the model and the text say: for a reader, or as TSV in a pipe."""
+    """Asks about names and shows what the model and the text say: formatted for a terminal, or as TSV in a pipe."""
     if any(not name.strip() for name in run.names):
         raise UserError("NAME: a name is empty; give one, as in ask ... 'Marie Curie'")
     with redirect_stdout(sys.stderr):
@@ -386,7 +386,7 @@ def ask(run: Run, inputs: Inputs) -> None:
 
 
 def look_up(world: World, index: TextIndex, words: str) -> Finding:
-    """Asks the model about a name, or a whole question as it is, and looks up the name in the text."""
+    """Asks the model about a name (or a whole question, as it is) and looks up the name in the text."""
     name = world.template.name_in(words)
     question = words if name is not None else world.template.ask(words)
     mention = index.find(name or words)

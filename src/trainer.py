@@ -82,7 +82,7 @@ class Trainer:
             model, config.learning_rate, config.muon_lr, config.betas, config.weight_decay, config.decay_all
         )
         self.steps = 0
-        self.tokens = 0  # seen so far by all processes, padding counted: what the schedule goes by
+        self.tokens = 0  # seen so far by all processes, including padding; the schedule depends on it
         self.epoch = 0  # epochs completed
         self.order = torch.empty(0, dtype=torch.int64)  # rows still to come in the current epoch
         self.last = torch.zeros(()), torch.zeros(())  # loss and gradient norm of the last step
@@ -93,7 +93,7 @@ class Trainer:
                 raise ValueError(f"{few}; start fewer (torchrun --nproc_per_node)")
 
     def train(self) -> None:
-        """Runs config.max_epochs epochs, each over every pair once in a new order; or the rest of them."""
+        """Runs config.max_epochs epochs, or what is left of them; each visits every pair once, in a new order."""
         total = self.config.max_epochs * math.ceil(len(self.train_dataset) / self.config.batch_size)
         with tqdm(total=total, initial=self.steps, unit="step", dynamic_ncols=True, disable=self.rank > 0) as bar:
             self.run_epochs(bar)
@@ -120,7 +120,7 @@ class Trainer:
                     function(self)
 
     def batches(self, dataset: Dataset, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The pairs of the dataset in this order, in batches on the device: of each batch, the rows of this process."""
+        """Batches of the dataset in this order, on the device; each holds only the rows of this process."""
         batches = [rows[self.rank :: self.world_size] for rows in order.split(self.config.batch_size)]
         if makes_batches(dataset):
             yield from map(dataset.batch, batches)
@@ -141,7 +141,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_norm_clip)
         self.last = loss, norm
         if self.device.type == "cpu":
-            self.check_finite()  # before the parameters are spoiled; a GPU would have to wait for it
+            self.check_finite()  # before the update; on a GPU, the check would have to wait for the result
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -170,7 +170,7 @@ class Trainer:
         return float(self.over_processes(torch.stack(losses).mean()))
 
     def end_epoch(self, bar: tqdm) -> bool:
-        """Counts the epoch, and reports what is measured after each. Returns whether anything was."""
+        """Counts the epoch, and reports the test loss and the callbacks' figures. Returns whether there were any."""
         self.epoch += 1
         figures = {} if self.test_dataset is None else {"test loss": self.test_loss()}
         for function in self.on_epoch_end:
@@ -207,9 +207,9 @@ class Trainer:
                 self.config.writer = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on, of all processes; called by each of them.
+        """Everything that the rest of the run depends on, for all processes. Every process has to call it.
 
-        Raises FloatingPointError instead of returning parameters that the last step spoiled.
+        Raises FloatingPointError if the loss or the gradient of the last step was not finite.
         """
         self.check_finite()
         return {
@@ -225,7 +225,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state, so that train() continues as if the run had not been interrupted.
 
-        With a DataLoader, which draws a random number when it starts, that holds at the end of an epoch only.
+        With a DataLoader, which draws a random number when it starts, this is true only at the end of an epoch.
         """
         self.model.load_state_dict(state["model"])
         for optimizer, optimizer_state in zip(self.optimizers, state["optimizers"], strict=True):
