@@ -119,7 +119,7 @@ def read_params(path: str) -> dict[str, Tensor]:
         except (NotImplementedError, RuntimeError):
             raise UserError(f"{path}: {name} is sparse, quantized or the like; save it as a plain tensor") from None
         if not finite:
-            raise UserError(f"{path}: {name} holds values that are not finite; train anew")
+            raise UserError(f"{path}: {name} holds values that are not finite; train again")
     return state
 
 

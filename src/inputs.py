@@ -63,7 +63,7 @@ def check_outputs(run: Run) -> None:
     paths = [run.pretrain_corpus_path, run.finetune_corpus_path, run.eval_corpus_path, run.reading_params_path]
     taken = {os.path.realpath(path) for path in paths if path is not None}
     outputs = [path for path in (run.writing_params_path, run.outputs_path, run.report_path) if path is not None]
-    beside = []  # what is written beside the parameters
+    beside = []  # files written next to the parameters
     if run.writing_params_path is not None:
         files = OutputFiles(run.writing_params_path)
         outputs.append(files.record)

@@ -123,7 +123,7 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
 
 @dataclass(frozen=True)
 class Run:
-    """One command with every setting decided: passed on, recorded beside the parameters, compared by --resume."""
+    """One command with every setting decided: recorded beside the parameters, and compared by --resume."""
 
     function: str  # pretrain, finetune, evaluate or ask
     variant: str
@@ -143,7 +143,7 @@ class Run:
     outputs_path: str | None = None
     report_path: str | None = None
     resume: bool = False
-    keep_every: int = 0  # epochs; 0: keep none on the way
+    keep_every: int = 0  # epochs; 0: keep only the final parameters
     checkpoint_minutes: float = 5.0
     tb_folder: str = "expt"
     tb_expt_name: str = "run"

@@ -120,7 +120,7 @@ def parser_of(function: str) -> Parser:
     parser = Parser(FUNCTIONS[function], prog=f"run.py {function}")
     parser.add_argument("variant", choices=VARIANTS, help="which model")
     parser.add_argument(
-        "pretrain_corpus_path", help="the pretraining text, one document a line; it defines the vocabulary"
+        "pretrain_corpus_path", help="the pretraining text, one document per line; it defines the vocabulary"
     )
     if function == "ask":
         parser.add_argument(

@@ -216,7 +216,7 @@ def finetune(run: Run, inputs: Inputs) -> None:
 
 
 def make_trainer(run: Run, world: World, dataset: Dataset, rows: float, config: TrainerConfig) -> Trainer:
-    """The trainer of a run that reads `rows` rows an epoch on average. Raises UserError."""
+    """The trainer of a run that reads `rows` rows per epoch on average. Raises UserError."""
     config.max_epochs = run.epochs
     config.decay_all = run.recipe.decay_all
     config.lr_decay = True
