@@ -63,7 +63,7 @@ class Spans(NamedTuple):
 
 
 class CharCorruptionDataset(BatchDataset):
-    """Span corruption: documents, one per line, each with one span moved to its end (Raffel et al. 2020, section 3.1.4).
+    """Span corruption: documents, one per line, each with a span moved to its end (Raffel et al. 2020, section 3.1.4).
 
     `data` is the whole text, `name` what errors call it; a trailing newline makes a last, empty document. Each access
     draws a new truncation and a new span from the global generator of the device. Raises UserError if `data` holds

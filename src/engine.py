@@ -41,7 +41,7 @@ MicroBatch = tuple[Tensor, Tensor, Tensor | float]  # x, y, and its share of the
 
 def configure_torch() -> None:
     """Sets all process-wide switches. Call it once, before training or answering."""
-    torch.backends.cuda.enable_cudnn_sdp(False)  # may not support the perceiver's shared query, as the others do
+    torch.backends.cuda.enable_cudnn_sdp(False)  # the other kernels support the perceiver's shared query
     keep_freed_memory()
     if torch.cuda.is_available():  # importing torch._dynamo takes a second
         torch._dynamo.config.suppress_errors = True  # a model that does not compile runs uncompiled, after a warning
