@@ -192,7 +192,9 @@ def measure(arguments: argparse.Namespace, row: Row) -> None:
 
     variant = row.variant or arguments.variant
     recipe = with_settings(RECIPES[arguments.recipe], [*row.settings.split(), *arguments.settings])
-    folder = FOLDER / re.sub(r"[^\w.=-]+", ",", f"{arguments.experiment} {variant} {arguments.seed} {row}")[:100]
+    words = [arguments.experiment, variant, str(arguments.seed), row.settings, *arguments.settings]
+    words += [f"{row.people}x{row.lines}"] * bool(row.people)
+    folder = FOLDER / re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))[:200]
     folder.mkdir(parents=True, exist_ok=True)
     corpus = make_world(arguments, row, folder)
     pairs_path, asked_path = f"{folder}/trained_on.tsv", f"{folder}/asked.tsv"

@@ -211,7 +211,7 @@ TABLES = {
     ),
     "fast": Table(
         "runs",
-        where=lambda r: stands(r) and r["experiment"] == "speedrun" and r["curve"] is not None,
+        where=lambda r: stands(r) and r["experiment"] in ("speedrun", "run") and r["curve"] is not None,
         row=lambda r: (r["variant"], r["seed"], r["commit"]),
         columns={"attention": value("variant"), "seed": value("seed")}
         | {f"{epoch}": at(epoch) for epoch in range(12, 61, 6)}

@@ -205,7 +205,7 @@ def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) ->
     if inputs.fit is not None:
         print(summary_of_text.coverage_line())
         for warning in summary_of_text.warnings(run.pretrain_corpus_path, run.finetune_corpus_path):
-            print(f"warning: {warning}", file=sys.stderr)
+            print(warning, file=sys.stderr)
 
 
 def finetune(run: Run, inputs: Inputs) -> None:

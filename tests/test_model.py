@@ -340,3 +340,16 @@ def test_a_new_attention_variant_is_one_class_and_one_row(monkeypatch):
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert [weights.shape for weights in model.attention_weights(idx)] == [(2, 1, 12, 12)] * 3
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_layer_norms_see_fp32_under_bf16_autocast(variant):
+    """With bf16 inputs a CPU adds their gradients up in bf16, far off: findings/layer_norm_gradient_in_bf16.sh."""
+    model = small_model(variant)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.full((2, 20), 5))
+    assert len(seen) >= 7 and set(seen) == {(torch.float32, torch.float32)}
