@@ -7,8 +7,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, exit_on_user_error
 from files import read_text
-from question import COURSE_TEMPLATE, parse_pairs, read_predictions
-from report import count_right
+from question import find_template, parse_pairs, read_predictions
+from report import count_right, is_right
 
 
 def main() -> None:
@@ -36,9 +36,10 @@ def main() -> None:
 
     print(f"\nTen of the people asked about, none of whom was finetuned on ({rows[-1][0]}):")
     print(f"  {'':2}{'person':32}{'answer':24}truth")
+    template = find_template([question for question, _ in asked], titles=()).template
     for (question, place), predicted in list(zip(asked, rows[-1][1], strict=True))[:10]:
-        name = COURSE_TEMPLATE.name_in(question) or question
-        print(f"  {'✓' if predicted == place else '✗':2}{name:32}{predicted:24}{place}")
+        name = template.name_in(question) or question
+        print(f"  {'✓' if is_right(place, predicted) else '✗':2}{name:32}{predicted:24}{place}")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def main() -> None:
         reason = (asked.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"ask ended with {asked.returncode}: {reason.removeprefix('run.py: error: ')}")
     write_text(arguments.outputs_path, asked.stdout)
-    header, *rows = [line.split("\t") for line in asked.stdout.splitlines()]
+    header, *rows = [line.split("\t") for line in asked.stdout.removesuffix("\n").split("\n")]
     answers = [row[header.index("answer")] for row in rows]
 
     trained = Counter(place for _, place in pairs)

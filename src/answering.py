@@ -4,6 +4,7 @@ import math
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +30,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def unanswerable(vocabulary: CharCorruptionDataset, question: str) -> str | None:
     """Why the model cannot be asked this question, or None if it can."""
-    for character in question:
-        if vocabulary.stoi.get(character, 0) < 2:
-            composed = unicodedata.normalize("NFC", question)
-            advice = ""
-            if composed != question and all(vocabulary.stoi.get(c, 0) >= 2 for c in composed):
-                advice = "; write the letter and its mark as one character (Unicode form NFC)"
-            return f"the character {character!r} (U+{ord(character):04X}) is not in the pretraining text{advice}"
+
+    def unknown(text: str) -> list[str]:
+        return [character for character in text if vocabulary.stoi.get(character, 0) < 2]
+
+    missing = unknown(question)
+    if missing:
+        reason = f"the character {missing[0]!r} (U+{ord(missing[0]):04X}) is not in the pretraining text"
+        for form, description in (("NFC", "one character"), ("NFD", "separate characters")):
+            if not unknown(unicodedata.normalize(form, question)):
+                reason += f"; write the letter and its mark as {description} (Unicode form {form})"
+        return reason
     if len(question) + 2 > vocabulary.block_size:  # room for a MASK and one character of the answer
         return f"the question has {len(question)} characters, at most {vocabulary.block_size - 2} fit into the block"
     return None
@@ -50,15 +55,17 @@ def askable(vocabulary: CharCorruptionDataset, questions: Sequence[str]) -> list
 def same_length_batches(
     model: GPT, vocabulary: CharCorruptionDataset, questions: Sequence[str], batch_size: int = 16
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """The askable() questions in batches of one length: their indices and, on the model's device, the ids (B, T) of
-    question MASK, int64."""
+    """The askable() questions in batches of one length, whose positions need no padding.
+
+    Yields their indices and, on the model's device, the ids of question MASK: (B, T) int64.
+    """
     device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
-    waiting = askable(vocabulary, questions)
-    while waiting:
-        rows = [i for i in waiting[:batch_size] if len(questions[i]) == len(questions[waiting[0]])]
-        waiting = waiting[len(rows) :]
-        yield rows, torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in rows], device=device)
+    for _, group in groupby(askable(vocabulary, questions), key=lambda i: len(questions[i])):
+        rows = list(group)
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            yield batch, torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in batch], device=device)
 
 
 def answer_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) -> Tensor:
@@ -80,15 +87,15 @@ def answer(
     """The model's answer to each question, greedily, in fp32: from the MASK after the question to the end mark,
     `longest` characters, or the end of the block.
 
-    Questions of similar length are answered together. No position sees the padding after a shorter one, so an answer
-    does not depend on the other questions, except for the rounding of a tie. A question that is unanswerable() gets
-    the answer "".
+    Questions of similar length are answered together; batches of one length are smaller and take longer. No position
+    sees the padding after a shorter question, so an answer does not depend on the other questions, except for the
+    rounding of a tie. A question that is unanswerable() gets the answer "".
     """
     device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     rows = askable(vocabulary, questions)
     strings = {i: [*vocabulary.encode(questions[i]), mask] for i in rows}  # and the answers so far
-    room = longest or vocabulary.block_size
+    room = vocabulary.block_size if longest is None else longest
     ends = {i: min(vocabulary.block_size, len(string) + room) for i, string in strings.items()}
     with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:
         bar.update(len(questions) - len(rows))
@@ -144,6 +151,7 @@ def likeliest_answers(
                 going = [i for i, row in enumerate(searched) if not is_full(found[row], width, float(score[i, 0]))]
                 x, score, searched = x[going], score[going], [searched[i] for i in going]
             bar.update(len(rows))
+        bar.update(len(questions) - bar.n)  # those that cannot be asked
     return [[(text, math.exp(log_p)) for log_p, text in answers] for answers in found]
 
 

@@ -4,12 +4,13 @@ import math
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
-from question import as_words
+from question import SPACED_LETTER, UNSPACED_LETTER
 
 BINS = 10  # of equal width, over probabilities in [0, 1]
 LIKELIEST = 5  # answers that ask shows
@@ -28,21 +29,32 @@ def is_right(place: str | None, prediction: str) -> bool:
 
 
 def count_near_misses(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
-    """How many wrong predictions differ from their place only in case, Unicode form or blanks inside."""
+    """How many wrong predictions differ from their place only in case, Unicode form or blanks."""
     return sum(
-        place is not None and not is_right(place, prediction) and folded(place) == folded(prediction)
+        place is not None
+        and not is_right(place, prediction)
+        and without_blanks(folded(place)) == without_blanks(folded(prediction))
         for (_, place), prediction in zip(pairs, predictions, strict=True)
     )
 
 
 def near_misses_line(count: int) -> str:
     """The line that reports near misses."""
-    return f"{count} wrong answers differ from the place only in case, Unicode form or blanks"
+    wrong = "1 wrong answer differs" if count == 1 else f"{count} wrong answers differ"
+    return f"{wrong} from the place only in case, Unicode form or blanks"
+
+
+def without_blanks(text: str) -> str:
+    return "".join(text.split())
 
 
 def folded(text: str) -> str:
-    """The text in a form without differences of case, Unicode form (NFC, NFD) or blanks."""
-    return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFD", text).casefold().split()))
+    """The text in a form without differences of case, Unicode form or number of blanks."""
+    if text.isascii():
+        text = text.lower()
+    else:
+        text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return " ".join(text.split())
 
 
 def count_places(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> tuple[float, float]:
@@ -66,9 +78,39 @@ def accuracy_line(total: float, correct: float) -> str:
 # what the text says
 
 
+def find_words(words: str, text: str) -> Iterator[int]:
+    """Where the text contains the words as words: "Adams" does not contain "Ada".
+
+    In scripts without spaces, such as Han or Thai, anything may come before and after them.
+    """
+    start = text.find(words) if words else -1
+    while start >= 0:
+        end = start + len(words)
+        if not is_one_word(text[start - 1 : start], words[0]) and not is_one_word(words[-1], text[end : end + 1]):
+            yield start
+        start = text.find(words, start + 1)
+
+
+def is_one_word(left: str, right: str) -> bool:
+    """Whether no word ends between these neighbouring characters; one of them is "" at an end of the text."""
+    return bool(left and right) and (continues_letter(right) or (is_spaced(left) and is_spaced(right)))
+
+
+def continues_letter(character: str) -> bool:
+    """Whether this is an accent, a vowel sign or the like, or a decomposed Korean vowel or final consonant."""
+    return unicodedata.category(character)[0] == "M" or "\u1160" <= character <= "\u11ff"
+
+
+def is_spaced(character: str) -> bool:
+    """Whether this belongs to a word in a script that separates words."""
+    if continues_letter(character):
+        return re.match(UNSPACED_LETTER, character) is None
+    return re.match(SPACED_LETTER, character) is not None
+
+
 def stands_in(words: str, text: str) -> bool:
-    """Whether the text contains the words as words: "Adams" does not contain "Ada"."""
-    return words != "" and words in text and re.search(as_words(words), text) is not None
+    """Whether the text contains the words as words."""
+    return any(True for _ in find_words(words, text))
 
 
 @dataclass(frozen=True)
@@ -76,55 +118,90 @@ class Mention:
     """Where a name is in the text. Lines are counted from 1."""
 
     lines: tuple[int, ...]  # with that title, or else all that contain the name
-    form: str  # the name as those lines have it; "" if it is nowhere
+    form: str  # the name as the first of those lines has it; "" if it is nowhere
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the text says about a name, and whether it supports an answer."""
+
+    mention: Mention
+    supporting: tuple[int, ...]  # those of its lines that contain the answer
+    line: int  # the first of them, else the first about the name; 0 if there is none
+    text: str  # of that line
+
+
+class NameIndex:
+    """Finds the lines about a name; `titles` has the title of each line, "" if there is none."""
+
+    def __init__(self, lines: Sequence[str], titles: Sequence[str]) -> None:
+        self.text = "\n".join(lines)
+        self.starts = np.cumsum([0, *(len(line) + 1 for line in lines)]).tolist()
+        self.by_title: dict[str, list[int]] = {}
+        for number, title in enumerate(titles, 1):
+            if title:
+                self.by_title.setdefault(title, []).append(number)
+
+    def find(self, name: str) -> tuple[int, ...]:
+        """The numbers, from 1, of all lines with this title, or else of all that contain the name."""
+        if name in self.by_title:
+            return tuple(self.by_title[name])
+        if "\n" in name:  # in no line, although two of them may read like this
+            return ()
+        return tuple(dict.fromkeys(bisect_right(self.starts, start) for start in find_words(name, self.text)))
 
 
 class TextIndex:
     """Finds names in the documents of a text; `titles` has the title of each document, "" if there is none."""
 
     def __init__(self, documents: Sequence[str], titles: Sequence[str]) -> None:
-        self.documents = documents
-        self.by_title: dict[str, list[int]] = {}
-        for number, title in enumerate(titles, 1):
-            if title:
-                self.by_title.setdefault(title, []).append(number)
-        self.text = "\n".join(documents)
-        self.starts = np.cumsum([0, *(len(document) + 1 for document in documents)]).tolist()
-        self.folded_text = ""  # made when it is first needed
-        self.folded_starts: list[int] = []
+        self.documents, self.titles = documents, titles
+        self.exact = NameIndex(documents, titles)
+
+    @cached_property
+    def folded(self) -> NameIndex:
+        """Made only if a name is not in the text as it is."""
+        return NameIndex([folded(document) for document in self.documents], [folded(title) for title in self.titles])
 
     def find(self, name: str) -> Mention:
-        """All lines about a name: with that title, else with the name anywhere, else with another form of it."""
-        if name in self.by_title:
-            return Mention(tuple(self.by_title[name]), name)
-        lines = self.lines_with(name, self.text, self.starts)
-        if lines:
+        """All lines about a name: in exactly this form, or else in another case or Unicode form."""
+        if lines := self.exact.find(name):
             return Mention(lines, name)
-        if not self.folded_starts:
-            lines_folded = [folded(document) for document in self.documents]
-            self.folded_text = "\n".join(lines_folded)
-            self.folded_starts = np.cumsum([0, *(len(line) + 1 for line in lines_folded)]).tolist()
-        lines = self.lines_with(folded(name), self.folded_text, self.folded_starts)
-        return Mention(lines, self.form_in(self.documents[lines[0] - 1], name) if lines else "")
+        if lines := self.folded.find(folded(name)):
+            return Mention(lines, form_in(self.documents[lines[0] - 1], name))
+        return Mention((), "")
 
-    @staticmethod
-    def lines_with(name: str, text: str, starts: list[int]) -> tuple[int, ...]:
-        """The lines of the text that contain the name as words."""
-        if not name or name not in text:
-            return ()
-        found = re.finditer(as_words(name), text)
-        return tuple(dict.fromkeys(bisect_right(starts, match.start()) for match in found))
+    def supporting(self, mention: Mention, answer: str) -> tuple[int, ...]:
+        """Those of the lines about a name that contain the answer."""
+        return tuple(number for number in mention.lines if stands_in(answer.strip(), self.documents[number - 1]))
 
-    @staticmethod
-    def form_in(line: str, name: str) -> str:
-        """The name as the line has it: the shortest run of words that folds to the name."""
-        wanted, words = folded(name), list(re.finditer(r"\S+", line))
-        for first in words:
-            for last in words[words.index(first) :]:
-                candidate = line[first.start() : last.end()].rstrip(".,;:!?)")
-                if folded(candidate) == wanted:
-                    return candidate
-        return name
+    def evidence(self, name: str, answer: str) -> Evidence:
+        """What the text says about the name, and where it says the answer."""
+        mention = self.find(name)
+        supporting = self.supporting(mention, answer)
+        line = (*supporting, *mention.lines, 0)[0]
+        return Evidence(mention, supporting, line, self.documents[line - 1] if line else "")
+
+    def name_in(self, question: str) -> str | None:
+        """The longest title in a question of any wording; None if there is none."""
+        titles = (question[start:end] for start in range(len(question)) for end in range(start + 1, len(question) + 1))
+        found = {title for title in titles if title in self.exact.by_title and stands_in(title, question)}
+        return max(found, key=len, default=None)
+
+
+def form_in(line: str, name: str) -> str:
+    """The name as the line has it, in whatever case and Unicode form."""
+    characters, positions = "", []  # of the folded line, and where in the line each comes from
+    for position, character in enumerate(line):
+        for part in folded(character) or " ":
+            if part != " " or not characters.endswith(" "):
+                characters += part
+                positions.append(position)
+    wanted = folded(name)
+    start = next(find_words(wanted, characters), None)
+    if start is None:  # the line has the marks of a letter in another order
+        return wanted
+    return line[positions[start] : positions[start + len(wanted) - 1] + 1]
 
 
 # ask
@@ -138,35 +215,29 @@ class Finding:
     answer: str  # as evaluate gives it, greedily; "" if the question cannot be asked
     probability: float
     likeliest: list[tuple[str, float]]
-    mention: Mention
-    line: int  # of those about the name, the first that contains the answer, else the first; 0 if there is none
-    text: str  # of that line
+    evidence: Evidence
     reason: str | None  # why it cannot be asked
-
-
-def pick_line(mention: Mention, documents: Sequence[str], answer: str) -> tuple[int, str]:
-    """The first line about a name that contains the answer, else the first line: its number and text."""
-    lines = [(number, documents[number - 1]) for number in mention.lines]
-    return next((line for line in lines if stands_in(answer, line[1])), lines[0] if lines else (0, ""))
 
 
 COLUMNS = ["name", "answer", "probability", "lines", "line", "text", "reason"]
 COLUMNS += [f"{what}_{i}" for i in range(1, LIKELIEST + 1) for what in ("answer", "p")]
+COLUMNS += ["lines_with_answer", "found_as"]
 
 
 def one_cell(text: str) -> str:
-    """The text with tabs and line ends replaced, which would end a cell or a row of a TSV file."""
-    return re.sub(r"[\t\r\n]", " ", text)
+    """The text with tabs and everything that some program takes for a line end replaced: a cell of a TSV file."""
+    return re.sub(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]", " ", text)
 
 
 def as_row(finding: Finding) -> str:
     """The finding as a TSV row of COLUMNS."""
+    mention, evidence = finding.evidence.mention, finding.evidence
+    cells = [finding.name, finding.answer, f"{finding.probability:.6f}", str(len(mention.lines)), str(evidence.line)]
+    cells += [evidence.text, finding.reason or ""]
     likeliest = [cell for place, p in finding.likeliest for cell in (place, f"{p:.6f}")]
-    likeliest += [""] * (2 * LIKELIEST - len(likeliest))
-    counts = [f"{finding.probability:.6f}", str(len(finding.mention.lines)), str(finding.line)]
-    return "\t".join(
-        map(one_cell, [finding.name, finding.answer, *counts, finding.text, finding.reason or "", *likeliest])
-    )
+    cells += likeliest + [""] * (2 * LIKELIEST - len(likeliest))
+    cells += [str(len(evidence.supporting)), mention.form]
+    return "\t".join(map(one_cell, cells))
 
 
 def as_screen(finding: Finding, corpus_path: str, colours: bool) -> str:
@@ -177,26 +248,48 @@ def as_screen(finding: Finding, corpus_path: str, colours: bool) -> str:
 
     bold, green, yellow, dim = "1", "32", "33", "2"
     lines = [paint(finding.name, bold)]
+    evidence = finding.evidence
+    about, form = evidence.mention.lines, evidence.mention.form
     if finding.reason is not None:
-        return "\n".join([*lines, paint(f"  cannot be asked: {finding.reason}", yellow), ""])
+        lines.append(paint(f"  cannot be asked: {finding.reason}", yellow))
     for place, p in finding.likeliest:
         bar = "█" * round(30 * p)
         shown = f"  {place:28} {100 * p:5.1f} % {bar}"
         lines.append(paint(shown, bold) if place == finding.answer else shown)
-    mention = finding.mention
-    where = f"{corpus_path}, line {finding.line}"
-    if len(mention.lines) > 1:
-        where += f" (of {len(mention.lines)} about the name)"
-    if not mention.lines:
+    if about and form != finding.name:
+        form = describe_form(form, finding.name)
+        lines.append(paint(f"  in {corpus_path} as {form}, line {about[0]}; ask for it in that form", yellow))
+    if finding.reason is not None:
+        return "\n".join([*lines, ""])
+    where = f"{corpus_path}, line {evidence.line}"
+    if not about:
         lines.append(paint(f"  not in {corpus_path}: whatever the answer, it is made up", yellow))
-    elif mention.form != finding.name:
-        lines.append(paint(f"  {where}, has the name as {mention.form!r}; ask for that", yellow))
-    elif stands_in(finding.answer, finding.text):
-        text = re.sub(as_words(finding.answer), lambda found: paint(found[0], green), finding.text)
-        lines.append(f"  {where}, contains the answer: {text}")
+    elif evidence.supporting:
+        count = f" ({len(evidence.supporting)} of {len(about)} lines about the name do)" if len(about) > 1 else ""
+        text = painted(finding.answer.strip(), evidence.text, lambda words: paint(words, green))
+        lines.append(f"  {where}, contains the answer{count}: {text}")
+    elif len(about) == 1:
+        lines.append(f"  {where}, does not contain the answer: {paint(evidence.text, dim)}")
     else:
-        lines.append(f"  {where}, does not contain the answer: {paint(finding.text, dim)}")
+        none = f"none of {len(about)} lines about the name contains the answer"
+        lines.append(f"  {none}; {where}: {paint(evidence.text, dim)}")
     return "\n".join([*lines, ""])
+
+
+def describe_form(form: str, name: str) -> str:
+    """How the text spells a name; NFC and NFD look the same, so the form is named."""
+    kind = next((kind for kind in ("NFC", "NFD") if unicodedata.normalize(kind, name) == form), None)
+    return repr(form) + (f" (Unicode form {kind})" if kind is not None else "")
+
+
+def painted(words: str, text: str, paint: Callable[[str], str]) -> str:
+    """The text with the words painted wherever it contains them."""
+    parts, end = [], 0
+    for start in find_words(words, text):
+        if start >= end:
+            parts += [text[end:start], paint(words)]
+            end = start + len(words)
+    return "".join([*parts, text[end:]])
 
 
 # the report of evaluate
@@ -212,8 +305,8 @@ class Asked:
     correct: bool
     probability: float  # of the prediction
     margin: float  # to the likeliest other answer
-    name_in_text: bool
-    truth_in_line: bool  # of the text about that person
+    name_in_text: bool | None  # None if the wording of the question does not tell the name
+    truth_in_line: bool  # one of the lines about that person
     prediction_in_line: bool
     prediction_trained_on: bool | None  # whether it is an answer in the finetuning pairs; None if they are not given
 
@@ -227,13 +320,17 @@ def examine(
     index: TextIndex,
     trained_on: set[str] | None,
 ) -> list[Asked]:
-    """A row for each question: `names` are those that the questions ask about, `rivals` the likeliest answers."""
+    """A row for each question.
+
+    `names` are those that the questions ask about, None for a question with another wording than the template; then
+    the longest title in it is taken. `rivals` are the likeliest answers.
+    """
     rows = []
     for (question, truth), name, prediction, p, likeliest in zip(
         pairs, names, predictions, probabilities, rivals, strict=True
     ):
+        name = name or index.name_in(question)
         mention = index.find(name) if name else Mention((), "")
-        documents = [index.documents[line - 1] for line in mention.lines]
         rival = max((q for place, q in likeliest if place != prediction), default=0.0)
         rows.append(
             Asked(
@@ -243,10 +340,10 @@ def examine(
                 is_right(truth, prediction),
                 p,
                 p - rival,
-                bool(mention.lines),
-                any(stands_in(truth, document) for document in documents),
-                any(stands_in(prediction, document) for document in documents),
-                None if trained_on is None else prediction in trained_on,
+                bool(mention.lines) if name else None,
+                bool(index.supporting(mention, truth)),
+                bool(index.supporting(mention, prediction)),
+                None if trained_on is None else prediction.strip() in trained_on,
             )
         )
     return rows
@@ -289,9 +386,12 @@ def summary(rows: Sequence[Asked]) -> str:
     confidence = np.array([row.probability for row in rows])
     groups = {
         "a line about the person contains the place": [row.truth_in_line for row in rows],
-        "the text contains only the name": [row.name_in_text and not row.truth_in_line for row in rows],
-        "neither": [not row.name_in_text for row in rows],
+        "the text contains only the name": [row.name_in_text is True and not row.truth_in_line for row in rows],
+        "neither": [row.name_in_text is False for row in rows],
     }
+    unknown = [row.name_in_text is None for row in rows]
+    if any(unknown):
+        groups["the question has another wording"] = unknown
     lines = [f"{'':48}{'correct':>9}{'of':>6}{'percent':>10}"]
     for name, members in groups.items():
         lines.append(share(name, correct[np.array(members, dtype=bool)]))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,14 @@ from report import (
     count_right,
     examine,
     near_misses_line,
-    pick_line,
     reliability_diagram,
     summary,
 )
 from salient import SalientSpanDataset
 from trainer import Trainer, TrainerConfig
 from utils import set_seed
+
+EMPTY_NAME = "NAME: a name is empty; give one, as in ask ... 'Marie Curie'"
 
 
 @dataclass
@@ -368,7 +370,7 @@ def attention_while_answering(world: World, question: str, prediction: str) -> l
 def ask(run: Run, inputs: Inputs) -> None:
     """Asks about names and shows what the model and the text say: formatted for a terminal, or as TSV in a pipe."""
     if any(not name.strip() for name in run.names):
-        raise UserError("NAME: a name is empty; give one, as in ask ... 'Marie Curie'")
+        raise UserError(EMPTY_NAME)
     with redirect_stdout(sys.stderr):
         world = build(run, inputs)
     index = TextIndex(world.documents.data, world.titles)
@@ -389,29 +391,30 @@ def look_up(world: World, index: TextIndex, words: str) -> Finding:
     """Asks the model about a name (or a whole question, as it is) and looks up the name in the text."""
     name = world.template.name_in(words)
     question = words if name is not None else world.template.ask(words)
-    mention = index.find(name or words)
+    if name is None and words.split() == world.template.ask("").split():
+        raise UserError(EMPTY_NAME)
     (greedy,) = answer(world.model, world.documents, [question])
     (probability,) = answer_probabilities(world.model, world.documents, [question], [greedy])
     (likeliest,) = likeliest_answers(world.model, world.documents, [question])
-    line, text = pick_line(mention, world.documents.data, greedy)
-    reason = unanswerable(world.documents, question)
-    return Finding(name or words, greedy, probability, likeliest, mention, line, text, reason)
+    evidence = index.evidence(name or words, greedy)
+    return Finding(name or words, greedy, probability, likeliest, evidence, unanswerable(world.documents, question))
 
 
 def read_names() -> Iterator[str]:
     """The lines of standard input that are not blank: UTF-8, or typed at a prompt until Ctrl-D. Raises UserError."""
-    if sys.stdin.isatty():
-        while True:
+    if sys.stdin is None:
+        raise UserError("standard input is closed; give the names as arguments")
+    source = getattr(sys.stdin, "buffer", sys.stdin)  # bytes: UTF-8 whatever the locale
+    for number in count(1):
+        if sys.stdin.isatty():
             print("Who? ", end="", file=sys.stderr, flush=True)  # standard output may be a file
-            line = sys.stdin.readline()
-            if not line:
-                return
-            if line.strip():
-                yield line
-    for number, raw in enumerate(getattr(sys.stdin, "buffer", sys.stdin), 1):
-        try:
-            line = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
-        except UnicodeDecodeError:
-            raise UserError(f"standard input, line {number}: not UTF-8; give the names in UTF-8") from None
+        line = source.readline()
+        if not line:
+            return
+        if isinstance(line, bytes):
+            try:
+                line = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise UserError(f"standard input, line {number}: not UTF-8; give the names in UTF-8") from None
         if line.strip():
             yield line

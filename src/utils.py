@@ -25,21 +25,24 @@ def sample(
 
     Takes the likeliest character, or with `sample` draws one from the softmax at `temperature` over exactly the `top_k`
     likeliest; a temperature of 0 takes the likeliest too. Once the sequence is longer than the block, the model sees
-    its last block_size characters. Raises ValueError for an empty x and for a negative temperature.
+    its last block_size characters. Raises ValueError for an empty x, a negative temperature and a top_k below 1.
     """
     if x.size(1) == 0:
         raise ValueError("x has no characters to continue; give at least one")
-    if temperature < 0:
-        raise ValueError(f"temperature {temperature} is negative")
+    if not temperature >= 0:
+        raise ValueError(f"temperature {temperature} is negative; give 0 or more")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k {top_k} leaves nothing to choose from; give 1 or more, or None for all")
     with evaluating(model):
         for _ in range(steps):
             logits = model(x[:, -model.get_block_size() :])[0][:, -1]  # (B, vocab_size)
             if not sample or temperature == 0:
                 choice = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
             else:
-                logits, kept = logits.topk(min(top_k or logits.size(-1), logits.size(-1)))  # (B, top_k)
-                drawn = torch.multinomial(F.softmax(logits / temperature, dim=-1), num_samples=1)
-                choice = kept.gather(1, drawn)  # (B, 1)
+                if top_k is not None:
+                    kept, indices = logits.topk(min(top_k, logits.size(-1)))  # (B, top_k)
+                    logits = torch.full_like(logits, -torch.inf).scatter(1, indices, kept)
+                choice = torch.multinomial(F.softmax(logits / temperature, dim=-1), num_samples=1)
             x = torch.cat((x, choice), dim=1)
     return x
 

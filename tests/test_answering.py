@@ -1,21 +1,40 @@
-"""Answers, their probabilities and the beam search, each against a plain formula."""
+"""Answers: the greedy ones, the likeliest ones and their probabilities against plain formulas; ask and the report."""
 
+import io
 import itertools
 import math
+import sys
 import unicodedata
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import PAIRS, PEOPLE, VARIANTS, WIKI, small_model
 from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
 
-from answering import answer, answer_probabilities, likeliest_answers, unanswerable
+import run
+import steps
+from answering import answer, answer_probabilities, likeliest_answers, same_length_batches, unanswerable
+from cli import UserError
 from dataset import CharCorruptionDataset, NameDataset
+from files import read_text
 from model import GPT
+from question import COURSE_TEMPLATE, QuestionTemplate, parse_pairs
+from report import COLUMNS, TextIndex, attention_picture, near_misses_line
 from trainer import Trainer, TrainerConfig
 from utils import sample
 
-QUESTIONS = [f"Where was {name} born?" for name, _ in PEOPLE]
+QUESTIONS = [COURSE_TEMPLATE.ask(name) for name, _ in PEOPLE]
+
+
+def sure_model(documents: CharCorruptionDataset, variant: str = "vanilla", scale: float = 1.0) -> GPT:
+    """An untrained model; the larger the scale, the surer it is."""
+    model = small_model(documents.vocab_size, variant, block_size=documents.block_size, n_embd=16, bottleneck_dim=8)
+    with torch.no_grad():
+        model.head.weight.mul_(scale)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +48,7 @@ def taught():
     return model, documents
 
 
-def sure_model(documents: CharCorruptionDataset, variant: str = "vanilla", scale: float = 1.0) -> GPT:
-    """An untrained model that is the surer the larger the scale."""
-    model = small_model(documents.vocab_size, variant, block_size=documents.block_size, n_embd=16, bottleneck_dim=8)
-    with torch.no_grad():
-        model.head.weight.mul_(scale)
-    return model
+# greedily
 
 
 def test_taught_model_answers_with_letters_outside_ascii(taught):
@@ -47,12 +61,22 @@ def test_answers_do_not_depend_on_the_batch(taught):
     untrained = small_model(documents.vocab_size, n_embd=64)
     with torch.no_grad():
         untrained.head.weight.mul_(20)
-    same_length = [f"Where was {first}{second} born?" for first in "Adrk" for second in "eiou"]  # of one length
+    alike = [f"Where was {first}{second} born?" for first in "Adrk" for second in "eiou"]  # of one length
     for asked in (model, untrained):
-        together = answer(asked, documents, QUESTIONS + same_length, batch_size=64)
+        together = answer(asked, documents, QUESTIONS + alike, batch_size=64)
         assert len(set(together)) > 3
-        assert together == answer(asked, documents, QUESTIONS + same_length, batch_size=1)
-        assert together == answer(asked, documents, (QUESTIONS + same_length)[::-1], batch_size=3)[::-1]
+        assert together == answer(asked, documents, QUESTIONS + alike, batch_size=1)
+        assert together == answer(asked, documents, (QUESTIONS + alike)[::-1], batch_size=3)[::-1]
+
+
+def test_batches_have_one_length_and_every_askable_question_once(documents):
+    model = sure_model(documents)
+    questions = [*QUESTIONS, *QUESTIONS, "王", "Who?", ""]
+    batches = list(same_length_batches(model, documents, questions, batch_size=2))
+    assert sorted(i for rows, _ in batches for i in rows) == [i for i in range(len(questions)) if questions[i] != "王"]
+    for rows, x in batches:
+        assert len(rows) <= 2
+        assert x.tolist() == [[*documents.encode(questions[i]), documents.stoi[documents.MASK_CHAR]] for i in rows]
 
 
 def test_answering_equals_greedy_sampling_up_to_the_mark(taught):
@@ -71,7 +95,8 @@ def test_answer_ends_with_the_block(documents):
         model.ln_f.weight.zero_()
         model.ln_f.bias.fill_(1.0)  # every position scores "e" highest
     assert answer(model, documents, ["Where"])[0] == "e" * (128 - len("Where") - 1)
-    with torch.no_grad():  # an answer has no line end and no padding
+    assert answer(model, documents, ["Where", "Who", "王"], longest=3) == ["eee", "eee", ""]
+    with torch.no_grad():  # but an answer is one line and has no padding
         model.head.weight[documents.stoi["\n"]] = 2.0
         model.head.weight[0] = 3.0
     assert answer(model, documents, ["Where"])[0] == "e" * (128 - len("Where") - 1)
@@ -81,9 +106,12 @@ def test_asking_keeps_the_training_mode(taught):
     model, documents = taught
     model.train()
     answer(model, documents, QUESTIONS[:1])
-    sample(model, torch.tensor([[2]]), 1)
+    answer_probabilities(model, documents, QUESTIONS[:1], ["London"])
     assert model.training
     model.eval()
+
+
+# why not
 
 
 def test_unanswerable_questions_say_why(documents):
@@ -91,20 +119,28 @@ def test_unanswerable_questions_say_why(documents):
     assert "'王' (U+738B) is not in the pretraining text" in unanswerable(documents, "Where was 王 born?")
     assert unanswerable(documents, "W" * 126) is None
     assert "127 characters, at most 126" in unanswerable(documents, "W" * 127)
+    for mark in (documents.PAD_CHAR, documents.MASK_CHAR):
+        assert f"(U+{ord(mark):04X})" in unanswerable(documents, mark)
 
 
-@pytest.mark.parametrize(
-    ("composed", "mark"), [("Björk", "U+0308"), ("Łódź", "U+0301"), ("Й", "U+0306"), ("が", "U+3099")]
-)
-def test_decomposed_letter_is_named_with_the_way_out(composed, mark):
-    vocabulary = CharCorruptionDataset(composed + "Bjork Łodz И か", 24)
-    reason = unanswerable(vocabulary, unicodedata.normalize("NFD", composed))
-    assert mark in reason and "as one character (Unicode form NFC)" in reason
-    assert unanswerable(vocabulary, composed) is None
+@pytest.mark.parametrize("name", ["Björk", "Йозеф", "Άννα", "ガモウ", "서울", "Zoë Čech", "ا\u0654حمد"])
+def test_letter_in_another_unicode_form_is_named_with_the_way_out(name):
+    forms = {form: unicodedata.normalize(form, name) for form in ("NFC", "NFD")}
+    for form, other in (("NFC", "NFD"), ("NFD", "NFC")):
+        documents = CharCorruptionDataset(forms[form], 32)
+        assert unanswerable(documents, forms[form]) is None
+        reason = unanswerable(documents, forms[other])
+        missing = next(character for character in forms[other] if character not in forms[form])
+        assert f"(U+{ord(missing):04X})" in reason and f"(Unicode form {form})" in reason
+    reason = unanswerable(CharCorruptionDataset("abc", 32), forms["NFD"])
+    assert "(U+" in reason and "Unicode form" not in reason
+
+
+# the likeliest, and how likely they are
 
 
 def probability_by_hand(model: GPT, documents: CharCorruptionDataset, question: str, answer: str) -> float:
-    """One forward over the whole string, without PAD and line end in each distribution."""
+    """One forward over the whole string; PAD and line end taken out of each distribution."""
     model.eval()
     string = [*documents.encode(question), 1, *documents.encode(answer), 1]
     logits = model(torch.tensor([string[:-1]]))[0][0].detach()
@@ -131,12 +167,12 @@ def test_beam_search_finds_the_likeliest_of_all_answers():
         model = sure_model(documents, scale=60.0)
         every = ["".join(letters) for n in range(7) for letters in itertools.product("ab", repeat=n)]
         (found,) = likeliest_answers(model, documents, ["ab"], width=4, beams=16)
-        for said, p in found:
-            assert p == pytest.approx(probability_by_hand(model, documents, "ab", said), rel=1e-4)
+        for text, p in found:
+            assert p == pytest.approx(probability_by_hand(model, documents, "ab", text), rel=1e-4)
         worst = min(p for _, p in found)
-        missed = set(every) - {said for said, _ in found}
-        assert len(found) == 4 and found == sorted(found, key=lambda found: -found[1])
-        assert max(probability_by_hand(model, documents, "ab", said) for said in missed) <= worst * 1.0001
+        missed = set(every) - {text for text, _ in found}
+        assert len(found) == 4 and found == sorted(found, key=lambda answer: -answer[1])
+        assert max(probability_by_hand(model, documents, "ab", text) for text in missed) <= worst * 1.0001
 
 
 def test_likeliest_answers_do_not_depend_on_other_questions(documents):
@@ -147,3 +183,178 @@ def test_likeliest_answers_do_not_depend_on_other_questions(documents):
     for question, answers in zip(questions, together, strict=True):
         (alone,) = likeliest_answers(model, documents, [question])
         assert [place for place, _ in alone] == [place for place, _ in answers]
+
+
+# ask and the report of evaluate
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_attention_picture_has_a_row_per_layer(documents, variant):
+    world = steps.World(documents, None, sure_model(documents, variant), COURSE_TEMPLATE, [])
+    maps = steps.attention_while_answering(world, "Where was Björk born?", "London")
+    assert len(maps) == 3
+    for weights in maps:
+        assert weights.shape[0] == 2 and np.allclose(weights.sum(-1), 1, atol=1e-5)
+        assert np.allclose(np.triu(weights[0], 1), 0)
+    picture = attention_picture(maps)
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.min() == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "line", "name"),
+    [
+        ("Where was {name} born?", "Ada Okafor. Where was Ada Okafor born? In Lagos.", "Ada Okafor"),
+        ("{name}出生在哪里？", "王安。王安出生于长安。出生在哪里？", "王安"),
+        ("Где родился {name}?", "Олег. Где родился Олег? Омск.", "Олег"),
+        ("{name} เกิดที่ไหน", "สมชาย เกิดที่ไหน เกิดที่ลำปาง", "สมชาย"),
+    ],
+)
+def test_whole_question_is_asked_as_it_is(template, line, name, monkeypatch):
+    documents, template = CharCorruptionDataset(f"{line}\n", 128), QuestionTemplate.parse(template)
+    world = steps.World(documents, None, sure_model(documents), template, [""] * 2)
+    index, asked = TextIndex(documents.data, world.titles), []
+    monkeypatch.setattr(steps, "answer", lambda model, vocabulary, questions: asked.extend(questions) or [""])
+    for words in (name, template.ask(name)):
+        found = steps.look_up(world, index, words)
+        assert found.name == name and found.evidence.line == 1 and found.reason is None
+    assert asked == [template.ask(name)] * 2
+    with pytest.raises(UserError, match="a name is empty"):
+        steps.look_up(world, index, template.ask(" ").strip())
+
+
+def read_from(monkeypatch, raw: bytes, encoding: str) -> list[str]:
+    """The names that ask reads from these bytes under a locale with that encoding."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw), encoding))
+    return [name.strip() for name in steps.read_names()]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii", "gbk"])
+@pytest.mark.parametrize("name", ["Łukasz Björk", "王安", "Олег", "สมชาย"])
+def test_standard_input_is_read_like_every_file(monkeypatch, encoding, name):
+    raw = f"\ufeff{name}\r\n\r\n  Jon Ek \r\r\n".encode()
+    assert read_from(monkeypatch, raw, encoding) == [name, "Jon Ek"]
+    with pytest.raises(UserError, match=r"^standard input, line 3: not UTF-8; give the names in UTF-8$"):
+        read_from(monkeypatch, f"{name}\n\n".encode() + "José".encode("latin-1"), encoding)
+    with pytest.raises(UserError, match=r"^standard input, line 1: not UTF-8"):
+        read_from(monkeypatch, name.encode("utf-16"), encoding)
+
+
+def test_closed_standard_input_is_an_error(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UserError, match="standard input is closed"):
+        list(steps.read_names())
+
+
+@pytest.mark.parametrize(("epochs", "times"), [(650, 20), (60, 20), (16, 16), (1, 1)])
+def test_accuracy_is_measured_about_twenty_times_a_run_and_at_its_end(documents, monkeypatch, epochs, times):
+    monkeypatch.setattr(steps, "answer", lambda model, vocabulary, questions, longest: ["London"] * len(questions))
+    measure = steps.dev_accuracy(parse_pairs(PAIRS), documents)
+    config = SimpleNamespace(max_epochs=epochs)
+    said = [measure(SimpleNamespace(model=None, config=config, epoch=epoch)) for epoch in range(1, epochs + 1)]
+    measured = [figures["dev accuracy (%)"] for figures in said if figures]
+    assert len(measured) == times and set(measured) == {100 * 2 / 6} and said[-1]
+
+
+@pytest.fixture
+def trained(world):
+    """The world with parameters that know its pairs, in the file a."""
+    words = "finetune vanilla wiki.txt --finetune_corpus_path pairs.tsv --writing_params_path a --finetune_epochs 40"
+    run.main([*words.split(), "--finetune_lr", "1e-3"])
+    return world
+
+
+def test_ask_and_report(trained, capsys, monkeypatch):
+    """One trained model for both: training is what takes the time."""
+    common = ["vanilla", "wiki.txt", "--reading_params_path", "a"]
+    capsys.readouterr()
+    decomposed = unicodedata.normalize("NFD", "Björk")
+    run.main(["ask", *common, "Björk", "Alan\nKahlo", "王", " Björk ", "Where was Björk born?", "björk", decomposed])
+    header, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert header == COLUMNS and all(len(r) == len(header) for r in rows)
+    assert header[:7] == ["name", "answer", "probability", "lines", "line", "text", "reason"]
+    assert rows[0][:2] == ["Björk", "Reykjavík"] and float(rows[0][2]) > 0.5
+    assert rows[0][3:7] == ["1", "2", WIKI.split("\n")[1], ""] and rows[0][7:9] == [rows[0][1], rows[0][2]]
+    assert rows[1][0] == "Alan Kahlo" and rows[1][3:6] == ["0", "0", ""] and rows[2][1:3] == ["", "0.000000"]
+    assert rows[3] == rows[4] == rows[0] and rows[0][-2:] == ["1", "Björk"]
+    assert rows[2][6].startswith("the character '王' (U+738B) is not in the pretraining text")
+    assert rows[5][0] == "björk" and rows[5][6] == "" and rows[5][-1] == "Björk"
+    assert "(U+0308)" in rows[6][6] and "(Unicode form NFC)" in rows[6][6] and rows[6][-1] == "Björk"
+    run.main(["ask", *common, "Where was Björk born?".lower()])
+    assert capsys.readouterr().out.splitlines()[1].startswith("where was björk born?\t")
+    for empty in ("", " ", "\u3000", "Where was  born?"):
+        with pytest.raises(UserError, match=r"^NAME: a name is empty"):
+            run.main(["ask", *common, "Björk", empty])
+    capsys.readouterr()
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(WIKI))  # any lines are names
+    run.main(["ask", *common])
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(PAIRS.splitlines())
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+        run.main(["ask", *common, "Łukasz Björk"])
+        sys.stdout.flush()
+        assert sys.stdout.buffer.getvalue().decode("utf-8").splitlines()[1].startswith("Łukasz Björk\t")
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), "utf-8"))
+    with pytest.raises(UserError, match=r"^standard input, line 1: not UTF-8; give the names in UTF-8$"):
+        run.main(["ask", *common])
+    marked = io.TextIOWrapper(io.BytesIO("\ufeffBjörk\r\n\r\nAlan Turing\r\n".encode()), "ascii")  # any locale
+    monkeypatch.setattr("sys.stdin", marked)
+    capsys.readouterr()
+    run.main(["ask", *common])
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["Björk", "Alan Turing"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\nBjörk\n"))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    capsys.readouterr()
+    run.main(["ask", *common])
+    said = capsys.readouterr()
+    assert said.err.count("Who? ") == 3 and len(said.out.splitlines()) == 2  # the prompts are not part of a file
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    run.main(["ask", *common, "Björk", "Alan Kahlo", "björk"])
+    shown = capsys.readouterr().out
+    assert "\033[1mBjörk\033[0m" in shown and "wiki.txt, line 2, contains the answer" in shown
+    assert shown.count("not in wiki.txt: whatever the answer, it is made up") == 1
+    assert "in wiki.txt as 'Björk', line 2; ask for it in that form" in shown
+    monkeypatch.setenv("NO_COLOR", "1")
+    run.main(["ask", *common, "Björk"])
+    assert "\033" not in capsys.readouterr().out
+
+    (trained / "asked.tsv").write_text(PAIRS + "Where was Alan Kahlo born?\tLondon\n", encoding="utf-8")
+    evaluate = ["--eval_corpus_path", "asked.tsv", "--outputs_path", "out", "--report_path", "report.tsv"]
+    run.main(["evaluate", *common, *evaluate, "--finetune_corpus_path", "pairs.tsv"])
+    said = capsys.readouterr().out
+    table = {line[:48].strip(): line[48:].split() for line in said.splitlines()}
+    assert table["a line about the person contains the place"] == ["6", "6", "100.0"]
+    assert table["neither"][1] == "1" and table["the surest 25 %"] == ["2", "2", "100.0"]
+    rows = [line.split("\t") for line in read_text("report.tsv").splitlines()]
+    report = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    assert report[1]["prediction"] == report[1]["truth"] == "Reykjavík" and report[1]["correct"] == "True"
+    assert report[1]["truth_in_line"] == report[1]["prediction_in_line"] == report[1]["prediction_trained_on"] == "True"
+    assert report[6]["name_in_text"] == "False" and float(report[1]["margin"]) > 0
+    run.main(["evaluate", *common, *evaluate])
+    assert read_text("report.tsv").splitlines()[1].endswith("\tNone")
+
+    (trained / "asked.tsv").write_text(PAIRS.replace("Reykjavík", "REYKJAVÍK"), encoding="utf-8")
+    capsys.readouterr()
+    run.main(["evaluate", *common, *evaluate])
+    assert capsys.readouterr().out.count(f"{near_misses_line(1)}\n") == 2  # with the summary
+
+    def fails(writer):
+        raise OSError(28, "No space left on device")
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(UserError, match=r"^expt: the pictures .*No space left on dev"),
+    ):
+        patched.setattr(SummaryWriter, "close", fails)
+        run.main(["evaluate", *common, *evaluate])
+    (trained / "asked.tsv").write_text("Where was 王 born?\tLondon\n", encoding="utf-8")
+    run.main(["evaluate", *common, *evaluate])  # no question can be asked
+    assert read_text("report.tsv").splitlines()[1].startswith("Where was 王 born?\t\t")
+    (trained / "asked.tsv").write_text("Where was Björk born?\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"asked.tsv: has no places; --report_path needs them to compare with"):
+        run.main(["evaluate", *common, *evaluate])
+    with pytest.raises(UserError, match=r"unrecognized arguments: Björk; see --help"):
+        run.main(["pretrain", "vanilla", "wiki.txt", "--writing_params_path", "b", "Björk"])
