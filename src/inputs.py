@@ -61,6 +61,8 @@ def wording_of(rows: Sequence[tuple[str, str | None]], text: str, given: Questio
 def check_outputs(run: Run) -> None:
     """Raises UserError for an output that cannot be written, or that would replace a file of this run."""
     paths = [run.pretrain_corpus_path, run.finetune_corpus_path, run.eval_corpus_path, run.reading_params_path]
+    if run.reading_params_path is not None:
+        paths.append(OutputFiles(run.reading_params_path).record)
     taken = {os.path.realpath(path) for path in paths if path is not None}
     outputs = [path for path in (run.writing_params_path, run.outputs_path, run.report_path) if path is not None]
     beside = []  # files written next to the parameters

@@ -310,6 +310,7 @@ def test_option_without_effect_gets_a_warning(capsys):
         ("pretrain vanilla wiki.txt --writing_params_path sub/../wiki.txt", "sub/../wiki.txt: would overwrite another"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path a.params", "a.params: would overwrite another file"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path ./p", "./p: would overwrite another file"),
+        (f"evaluate rope wiki.txt {EVALUATE} --report_path a.params.json", "a.params.json: would overwrite another"),
         ("pretrain vanilla wiki.txt --writing_params_path taken", "taken.json: is a folder"),
         ("pretrain", "required: variant, pretrain_corpus_path; see"),
         (f"pretrain vanilla wiki.txt --writing_params_path {'x' * 300}", "x: cannot be written (File name too long)"),
