@@ -1,11 +1,12 @@
 """How many birth places are right when every answer is London."""
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from cli import Parser, exit_on_user_error
+from cli import Parser, UserError, exit_on_user_error
 from files import check_writable, read_text, write_text
 from question import parse_questions
 from report import accuracy_line, count_places
@@ -17,6 +18,8 @@ def main() -> None:
     parser.add_argument("--outputs_path", help="also write the line there, such as london_baseline_accuracy.txt")
     arguments = parser.parse_args()
     if arguments.outputs_path is not None:
+        if os.path.realpath(arguments.outputs_path) == os.path.realpath(arguments.path):
+            raise UserError(f"{arguments.outputs_path}: would overwrite the questions; name another output")
         check_writable(arguments.outputs_path)
     questions = parse_questions(read_text(arguments.path), arguments.path)
     total, correct = count_places(questions, ["London"] * len(questions))

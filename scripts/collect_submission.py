@@ -61,6 +61,8 @@ def main() -> None:
     check_writable(output_path)
     names = required_files()
     sources = sorted(str(path) for path in Path("src").rglob("*.py"))
+    if os.path.realpath(output_path) in map(os.path.realpath, names + sources):
+        raise UserError(f"{output_path}: would overwrite a file of the submission; name another output")
     missing = [name for name in names if not os.access(name, os.R_OK)] + ([] if sources else ["src/*.py"])
     width = max(map(len, names)) + 2
     print(f"{'file':<{width}}state")
