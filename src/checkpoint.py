@@ -215,7 +215,7 @@ COMPARED = {
     "seed": "--seed {}",
     "device": "--device {}",
     "precision": "--precision {}",
-    "question": "--question '{}'",
+    "question": "--question {}",
     "reading_params_path": "--reading_params_path {}",
     "processes": "{} processes (torchrun --nproc_per_node)",
     "pretrain_lr": "--pretrain_lr {}",
@@ -232,7 +232,7 @@ def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
     for name, option in COMPARED.items():
         if settings[name] != kept_settings[name]:
             value = kept_settings[name]
-            unset = f"without {option.split()[0]}" if value is None else f"with {option.format(value)}"
+            unset = f"without {option.split()[0]}" if value is None else f"with {option.format(shlex.quote(str(value)))}"
             return f"it ran {unset}; give {'it' if value is None else 'that'}".replace("give it", "leave it out")
     for name in sorted(set(record["recipe"]) & set(kept["recipe"])):
         if record["recipe"][name] != kept["recipe"][name]:
