@@ -40,7 +40,8 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
                 stack.enter_context(redirect_stdout(io.StringIO()))
                 stack.enter_context(redirect_stderr(io.StringIO()))
             main()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed, as by >&-
+            sys.stdout.flush()
     except UserError as error:
         print(f"{program}: error{'' if rank == '0' else f' in process {rank}'}: {error}", file=sys.stderr)
         sys.exit(2)
