@@ -105,6 +105,11 @@ def check_state(run: Run) -> None:
     """Raises UserError if there is no state to resume, or if a new run would overwrite one. Needs the lock."""
     state = OutputFiles(run.writing_params_path).state
     if run.resume and not os.path.exists(state):
+        if os.path.exists(run.writing_params_path):  # without --resume the run would replace it
+            raise UserError(
+                f"{run.writing_params_path}: is there, and no {state}, so its run is complete and there is nothing to "
+                "resume; use it, or name another output to train anew"
+            )
         raise UserError(f"{state}: no such file, so there is no run to resume; leave out --resume")
     if not run.resume and os.path.exists(state):
         raise UserError(f"{state}: the state of an unfinished run; resume it with --resume, or name another output")

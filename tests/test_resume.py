@@ -222,6 +222,9 @@ def test_signal_ends_the_step_and_prints_the_command_that_resumes(world, capsys,
     resumed = torch.load("a.params")
     run.main(words)
     assert same(resumed, torch.load("a.params"))
+    with pytest.raises(UserError, match=r"a.params: is there, and no a.params.state, so its run is complete"):
+        run.main([*words, "--resume"])
+    Path("a.params").unlink()
     with pytest.raises(UserError, match=r"a.params.state: no such file, so there is no run to resume"):
         run.main([*words, "--resume"])
 
