@@ -232,7 +232,8 @@ def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
     for name, option in COMPARED.items():
         if settings[name] != kept_settings[name]:
             value = kept_settings[name]
-            unset = f"without {option.split()[0]}" if value is None else f"with {option.format(shlex.quote(str(value)))}"
+            given = shlex.quote(str(value))
+            unset = f"without {option.split()[0]}" if value is None else f"with {option.format(given)}"
             return f"it ran {unset}; give {'it' if value is None else 'that'}".replace("give it", "leave it out")
     for name in sorted(set(record["recipe"]) & set(kept["recipe"])):
         if record["recipe"][name] != kept["recipe"][name]:
