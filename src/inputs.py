@@ -71,7 +71,7 @@ def check_outputs(run: Run) -> None:
         outputs.append(files.record)
         beside = [files.state]
         if run.keep_every:
-            for path in filter(files.is_kept, taken):
+            for path in filter(files.is_kept, sorted(taken)):
                 raise UserError(f"{path}: --keep_every may overwrite it; name another output")
             beside.append(OutputFiles(files.kept(run.epochs)).record)
     for path in outputs:
