@@ -33,8 +33,9 @@ def in_silence(function: Callable, *arguments: object) -> None:
     function(*arguments)
 
 
-def is_writing() -> bool:
-    return any(path.name.endswith(".part") for path in Path().iterdir())
+def unfinished() -> set[str]:
+    """The files that are being written, or that a killed process left half written."""
+    return {path.name for path in Path().iterdir() if path.name.endswith(".part")}
 
 
 class Killer:
@@ -48,17 +49,18 @@ class Killer:
 
     def start(self, longest: float, function: Callable, *arguments: object) -> None:
         """Runs it once: to its end where enough are killed, otherwise for `longest` seconds at most."""
+        left = unfinished()  # by processes killed before, until one gets as far as to remove it
         process = self.context.Process(target=in_silence, args=(function, *arguments))
         process.start()
         last = self.kills >= self.wanted
         process.join(None if last else self.moments.uniform(0, longest))
-        while self.kills % 2 and not last and process.is_alive() and not is_writing():
+        while self.kills % 2 and not last and process.is_alive() and not unfinished() - left:
             time.sleep(0.001)
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             self.kills += 1
-            self.in_a_write += is_writing()
+            self.in_a_write += bool(unfinished() - left)
         else:
             assert process.exitcode == 0
 
