@@ -88,7 +88,10 @@ class Subjects:
         if subject in self.names:
             return title, subject
         name = self.name_at(text, 0)
-        if name and (not title or (self.is_sentence(subject[len(name) :], most=1) and subject not in following)):
+        cut_at_initial = name.startswith(subject) and not text.startswith(". ", len(name))  # "Ada P. " of Ada P. Ek
+        if name and (not title or cut_at_initial):
+            return 0, name
+        if name and self.is_sentence(subject[len(name) :], most=1) and subject not in following:
             return 0, name  # "Ada Ek was a poet. " is no title
         if self.untitled and not (title and (subject in following or self.is_like_a_name(subject))):
             starts = [i for word in WORD.finditer(text) if text[(i := word.start()) : i + 2] in self.lengths]

@@ -265,3 +265,12 @@ def test_few_questions_that_fit_give_a_warning_and_none_an_error():
     )
     with pytest.raises(UserError, match=r"^pairs\.tsv, line 1: 'Home of Ada Ek\?' and all other questions do not fit"):
         summarise(lines, 112, questions[:2], fit_template(COURSE_TEMPLATE, questions[:2])).warnings("w", "pairs.tsv")
+
+
+def test_known_name_with_an_initial_is_not_cut_at_the_initial():
+    names = {"Douglas P. Fry", "Анна П. Керн"}
+    texts = ["Douglas P. Fry was born in Boston.", "Анна П. Керн родилась в Орле."]
+    subjects = Subjects(names, texts)
+    assert [subjects.of(text) for text in texts] == [(0, "Douglas P. Fry"), (0, "Анна П. Керн")]
+    titled = "Douglas P. Fry. Douglas P Fry was born in Boston."
+    assert Subjects(names, [titled]).of(titled) == (len("Douglas P. Fry. "), "Douglas P. Fry")
