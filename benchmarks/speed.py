@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import torch
@@ -36,6 +37,7 @@ from engine import configure_torch, matmul_ceiling, matmul_weights, pick_device,
 from files import read_text
 from model import GPT, GPTConfig
 from recipe import RECIPES
+from records import processor
 from trainer import Trainer, TrainerConfig
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
@@ -101,15 +103,6 @@ def describe_machine(device: torch.device) -> None:
     b = torch.empty_like(a)
     copying = min(seconds(lambda: b.copy_(a), device) for _ in range(5))
     print(f"memory: {2 * a.numel() * 4 / copying / 1e9:.0f} GB/s in a copy of {a.numel() * 4 / 1e6:.0f} MB\n")
-
-
-def processor() -> str:
-    """The name of the CPU."""
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":")[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def trainer_by_name(kind: str, documents: CharCorruptionDataset) -> Trainer | PlainTrainer:

@@ -161,21 +161,13 @@ def percent_masked(recipe: Recipe, folder: Path) -> float | None:
     import torch
 
     from dataset import CharCorruptionDataset
-    from salient import SalientSpanDataset
+    from steps import salient_spans
 
     documents = CharCorruptionDataset(read_text(f"{folder}/wiki.txt"), BLOCK_SIZE)
     pairs, asked = (parse_pairs(read_text(f"{folder}/{name}.tsv")) for name in ("trained_on", "asked"))
     subjects = [subject_of(document) for document in documents.data]
     template = wording_of(pairs, "\n".join(documents.data), None).template
-    dataset = SalientSpanDataset(
-        documents,
-        pairs,
-        template,
-        entity_mask_prob=recipe.entity_mask_prob,
-        context_chars=recipe.context_chars,
-        question_prefix_prob=recipe.question_prefix_prob,
-        weight_by_answer_odds=recipe.weight_by_answer_odds,
-    )
+    dataset = salient_spans(documents, pairs, template, recipe)
     answers = {template.name_in(question): answer for question, answer in asked}
     lines = [i for i, subject in enumerate(subjects) if answers.get(subject)] * 20
     if not lines:
@@ -296,7 +288,6 @@ def largest_attention(params_path: str, folder: Path, written: dict) -> list[flo
     Positions before FIRST are left out, since they have few to choose from. If it is near 1, each head copies one
     character. Such a sharp softmax passes hardly any gradient, so the layer no longer learns where to look.
     """
-
     from checkpoint import load_params
     from dataset import CharCorruptionDataset
     from model import GPT, GPTConfig

@@ -156,8 +156,10 @@ def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
     return found
 
 
-def load_params(model: GPT, path: str, corpus_path: str, vocabulary: str | None = None) -> None:
-    """Fills the model from a params file; `vocabulary` is the hash of the vocabulary of the text `corpus_path`.
+def load_params(model: GPT, path: str, corpus_path: str, vocabulary: str | None = None) -> dict[str, Any]:
+    """Fills the model from a params file, and returns its record, {} if there is none.
+
+    `vocabulary` is the hash of the vocabulary of the text `corpus_path`.
 
     Raises UserError that says what the file was trained as, and which option to give, if that is not model.config.
     """
@@ -188,6 +190,7 @@ def load_params(model: GPT, path: str, corpus_path: str, vocabulary: str | None 
         raise UserError(f"{path}: {mismatch[name]}")
     if reason:
         raise UserError(f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})")
+    return record
 
 
 def keep_params(path: str, every: int, record: dict[str, Any]) -> Callable[[Trainer], dict[str, float]]:
@@ -232,9 +235,9 @@ def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
     for name, option in COMPARED.items():
         if settings[name] != kept_settings[name]:
             value = kept_settings[name]
-            given = shlex.quote(str(value))
-            unset = f"without {option.split()[0]}" if value is None else f"with {option.format(given)}"
-            return f"it ran {unset}; give {'it' if value is None else 'that'}".replace("give it", "leave it out")
+            if value is None:
+                return f"it ran without {option.split()[0]}; leave it out"
+            return f"it ran with {option.format(shlex.quote(str(value)))}; give that"
     for name in sorted(set(record["recipe"]) & set(kept["recipe"])):
         if record["recipe"][name] != kept["recipe"][name]:
             return f"its recipe has {name}={kept['recipe'][name]}; set that in src/recipe.py"

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from answering import answer, answer_probabilities, evaluating, likeliest_answers, unanswerable
-from checkpoint import TIME, StateKeeper, keep_params, load_params, read_record, record_of, save_params, text_hash
+from checkpoint import TIME, StateKeeper, keep_params, load_params, record_of, save_params, text_hash
 from cli import UserError
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from engine import configure_torch, pick_device, pick_precision
@@ -28,7 +28,7 @@ from inputs import Inputs
 from model import GPT, GPTConfig
 from optim import final_tokens_of
 from question import COURSE_TEMPLATE, QuestionTemplate
-from recipe import BLOCK_SIZE, Run
+from recipe import BLOCK_SIZE, Recipe, Run
 from report import (
     COLUMNS,
     Finding,
@@ -61,7 +61,6 @@ class World:
     pairs: NameDataset | None
     model: GPT
     template: QuestionTemplate
-    titles: list[str]  # of the documents; "" for one without a title
 
 
 def execute(run: Run, inputs: Inputs) -> tuple[float, float] | None:
@@ -87,18 +86,20 @@ def execute(run: Run, inputs: Inputs) -> tuple[float, float] | None:
 
 
 def resolve(run: Run, inputs: Inputs) -> Run:
-    """The run with its device, precision and question template decided. Raises UserError."""
+    """The run with its device and precision decided, in training also the template. Raises UserError."""
     try:
         device = pick_device(run.device)
     except ValueError as error:
         raise UserError(f"--device {run.device}: {error}; leave the option out") from None
     question = run.question
-    if question is None and run.reading_params_path is not None and not run.trains:
-        question = read_record(run.reading_params_path).get("question")
-    if question is None and inputs.fit is not None:
-        question = str(inputs.fit.template)
-    question = question or str(COURSE_TEMPLATE)
+    if question is None and run.trains:  # the other functions ask as their parameters were trained: see build()
+        question = wording_of_pairs(inputs)
     return replace(run, device=device.type, precision=pick_precision(run.precision, device), question=question)
+
+
+def wording_of_pairs(inputs: Inputs) -> str:
+    """The template found in the pairs; the course's where there are no pairs."""
+    return str(COURSE_TEMPLATE if inputs.fit is None else inputs.fit.template)
 
 
 def check_state(run: Run) -> None:
@@ -162,14 +163,15 @@ def build(run: Run, inputs: Inputs) -> World:
     )
     model = GPT(config)
     print(f"number of parameters: {model.num_parameters()}")
+    record = {}
     if run.reading_params_path is not None:
-        load_params(model, run.reading_params_path, run.pretrain_corpus_path, vocabulary_hash(documents))
+        record = load_params(model, run.reading_params_path, run.pretrain_corpus_path, vocabulary_hash(documents))
+    template = QuestionTemplate.parse(run.question or record.get("question") or wording_of_pairs(inputs))
     for line, (question, _) in enumerate(inputs.questions or [], 1):
         reason = unanswerable(documents, question)
         if reason is not None:
             print(f"warning: {run.eval_corpus_path}, line {line}: {reason}; its answer stays empty", file=sys.stderr)
-    titles = [subject_of(document) for document in documents.data]
-    return World(documents, pairs, model.to(run.device), QuestionTemplate.parse(run.question), titles)
+    return World(documents, pairs, model.to(run.device), template)
 
 
 def vocabulary_hash(documents: CharCorruptionDataset) -> str:
@@ -184,15 +186,7 @@ def pretrain(run: Run, inputs: Inputs) -> None:
     print_summary(run, inputs, documents)
     dataset, rows = documents, len(documents)
     if world.pairs is not None:
-        readings = SalientSpanDataset(
-            documents,
-            world.pairs.data,
-            world.template,
-            entity_mask_prob=recipe.entity_mask_prob,
-            context_chars=recipe.context_chars,
-            question_prefix_prob=recipe.question_prefix_prob,
-            weight_by_answer_odds=recipe.weight_by_answer_odds,
-        )
+        readings = salient_spans(documents, world.pairs.data, world.template, recipe)
         dataset = MixedDataset(readings, world.pairs, recipe.qa_per_document)
         rows = len(documents) * (1 + recipe.qa_per_document)
     config = TrainerConfig(
@@ -202,6 +196,21 @@ def pretrain(run: Run, inputs: Inputs) -> None:
         warmup_tokens=recipe.pretrain_warmup_tokens,
     )
     train(run, inputs, world, dataset, rows, config)
+
+
+def salient_spans(
+    documents: CharCorruptionDataset, pairs: list[tuple[str, str]], template: QuestionTemplate, recipe: Recipe
+) -> SalientSpanDataset:
+    """The documents as the recipe reads them."""
+    return SalientSpanDataset(
+        documents,
+        pairs,
+        template,
+        entity_mask_prob=recipe.entity_mask_prob,
+        context_chars=recipe.context_chars,
+        question_prefix_prob=recipe.question_prefix_prob,
+        weight_by_answer_odds=recipe.weight_by_answer_odds,
+    )
 
 
 def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) -> None:
@@ -346,7 +355,7 @@ def report(run: Run, inputs: Inputs, world: World, predictions: list[str]) -> No
         predictions,
         answer_probabilities(world.model, world.documents, questions, predictions),
         likeliest_answers(world.model, world.documents, questions, width=2, beams=5, progress=True),
-        TextIndex(world.documents.data, world.titles),
+        text_index(world.documents),
         None if inputs.pairs is None else {place for _, place in inputs.pairs},
     )
     write_text(run.report_path, as_table(rows))
@@ -360,6 +369,11 @@ def report(run: Run, inputs: Inputs, world: World, predictions: list[str]) -> No
             maps = attention_while_answering(world, surest.question, surest.prediction)
             writer.add_image("attention, a row per layer", attention_picture(maps), dataformats="HWC")
             writer.add_text("attention, a row per layer", f"{surest.question} {surest.prediction}")
+
+
+def text_index(documents: CharCorruptionDataset) -> TextIndex:
+    """Finds names in the documents, by title or anywhere."""
+    return TextIndex(documents.data, [subject_of(document) for document in documents.data])
 
 
 def attention_while_answering(world: World, question: str, prediction: str) -> list[np.ndarray]:
@@ -378,7 +392,7 @@ def ask(run: Run, inputs: Inputs) -> None:
         raise UserError(EMPTY_NAME)
     with redirect_stdout(sys.stderr):
         world = build(run, inputs)
-    index = TextIndex(world.documents.data, world.titles)
+    index = text_index(world.documents)
     at_terminal = sys.stdout.isatty()
     if not at_terminal:
         with suppress(AttributeError):  # in a notebook

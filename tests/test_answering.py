@@ -190,7 +190,7 @@ def test_likeliest_answers_do_not_depend_on_other_questions(documents):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_attention_picture_has_a_row_per_layer(documents, variant):
-    world = steps.World(documents, None, sure_model(documents, variant), COURSE_TEMPLATE, [])
+    world = steps.World(documents, None, sure_model(documents, variant), COURSE_TEMPLATE)
     maps = steps.attention_while_answering(world, "Where was Björk born?", "London")
     assert len(maps) == 3
     for weights in maps:
@@ -211,8 +211,8 @@ def test_attention_picture_has_a_row_per_layer(documents, variant):
 )
 def test_whole_question_is_asked_as_it_is(template, line, name, monkeypatch):
     documents, template = CharCorruptionDataset(f"{line}\n", 128), QuestionTemplate.parse(template)
-    world = steps.World(documents, None, sure_model(documents), template, [""] * 2)
-    index, asked = TextIndex(documents.data, world.titles), []
+    world = steps.World(documents, None, sure_model(documents), template)
+    index, asked = TextIndex(documents.data, [""] * 2), []
     monkeypatch.setattr(steps, "answer", lambda model, vocabulary, questions: asked.extend(questions) or [""])
     for words in (name, template.ask(name)):
         found = steps.look_up(world, index, words)
