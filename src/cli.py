@@ -4,6 +4,7 @@ No torch here, so that mistakes are answered at once.
 """
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -54,8 +55,19 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
             print(f"{program}: interrupted; unfinished outputs were not written", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader, head for instance, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        discard_output()
+        print(f"{program}: error: standard output: cannot be written ({error.strerror})", file=sys.stderr)
+        sys.exit(2)
+
+
+def discard_output() -> None:
+    """What is still to be written to standard output is lost, so that Python does not fail on it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def raise_on_interrupt() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,14 @@ PEOPLE = [
 ]
 WIKI = "".join(f"{name}. Where was {name} born? In {place}, as everybody knows .\n" for name, place in PEOPLE)
 PAIRS = "".join(f"Where was {name} born?\t{place}\n" for name, place in PEOPLE)
+
+
+TRIED: Counter[str] = Counter()  # printed after the tests; docs/reliability.md has the sums of a whole run
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if TRIED:
+        terminalreporter.write_line("tried: " + ", ".join(f"{count:,} {what}" for what, count in sorted(TRIED.items())))
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +75,12 @@ def small_model(vocab_size: int, variant: str = "vanilla", dropout: float = 0.1,
     sizes = {"n_layer": 3, "n_head": 2, "n_embd": 32, "bottleneck_dim": 16} | sizes
     drop = {"embd_pdrop": dropout, "resid_pdrop": dropout, "attn_pdrop": dropout}
     return GPT(GPTConfig(vocab_size, block_size, variant=variant, **sizes, **drop))
+
+
+def send(pid: int, number: int) -> None:
+    """Sends a signal, and counts it."""
+    TRIED["kills" if number == signal.SIGKILL else "signals"] += 1
+    os.kill(pid, number)
 
 
 def restore_interrupts() -> None:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from conftest import VARIANTS
+from conftest import TRIED, VARIANTS
 
 from checkpoint import load_params, read_params, read_record, save_params, trained_as
 from cli import UserError
@@ -81,6 +81,7 @@ def test_broken_files_end_in_one_line(tmp_path, make):
     path = tmp_path / "a.params"
     save_params(GPT(config("vanilla")), str(path))
     make(path)
+    TRIED["broken or arbitrary files"] += 1
     with pytest.raises(UserError) as error:
         read_params(str(path))
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)

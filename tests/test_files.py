@@ -2,9 +2,11 @@
 
 import errno
 import os
+import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 from cli import UserError, exit_on_user_error
 from files import (
@@ -105,6 +107,15 @@ def test_interruption_is_one_line_and_130(capsys):
     with pytest.raises(SystemExit) as stop:
         exit_on_user_error(main)
     assert stop.value.code == 130 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+def test_output_to_a_full_disk_is_one_line_and_2(world):
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, ROOT / "src" / "dataset.py", "charcorruption"]
+        said = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    message = "dataset.py: error: standard output: cannot be written (No space left on device)\n"
+    assert (said.returncode, said.stderr) == (2, message)
 
 
 def test_terminal_without_the_marks_shows_their_codes(monkeypatch, tmp_path):

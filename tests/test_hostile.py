@@ -12,7 +12,7 @@ from string import ascii_lowercase, ascii_uppercase
 
 import pytest
 import torch
-from conftest import PAIRS, WIKI
+from conftest import PAIRS, TRIED, WIKI
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +43,7 @@ contents = st.one_of(st.binary(), texts.map(lambda text: text.encode("utf-8", "s
 def written(folder: Path, content: bytes) -> str:
     path = folder / "file.tsv"
     path.write_bytes(content)
+    TRIED["broken or arbitrary files"] += 1
     return str(path)
 
 
@@ -190,6 +191,7 @@ def test_code_in_a_params_file_is_refused_and_not_run(tmp_path, monkeypatch, dum
 def test_file_without_finite_state_dict_is_refused(tmp_path, value, message):
     path = str(tmp_path / "a.params")
     torch.save(value, path)
+    TRIED["broken or arbitrary files"] += 1
     with pytest.raises(UserError, match=f"^{path}: {message}"):
         read_params(path)
 
@@ -209,6 +211,7 @@ def test_record_nested_too_deep_is_refused(tmp_path):
     path = str(tmp_path / "a.params")
     Path(path).write_text("")
     Path(f"{path}.json").write_text("[" * 100_000)
+    TRIED["broken or arbitrary files"] += 1
     with pytest.raises(UserError, match=r"a\.params\.json: not the record of a params file"):
         read_record(path)
 
@@ -238,6 +241,7 @@ def test_record_nested_too_deep_is_refused(tmp_path):
     ],
 )
 def test_broken_file_is_refused_with_its_line_before_any_work(world, name, content, message):
+    TRIED["broken or arbitrary files"] += 1
     os.remove(name)
     if content is None:
         os.mkdir(name)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, ROOT, WIKI
+from conftest import PAIRS, ROOT, WIKI, send
 
 import run
 from checkpoint import read_params, read_tensors
@@ -57,7 +57,7 @@ class Killer:
         while self.kills % 2 and not last and process.is_alive() and not unfinished() - left:
             time.sleep(0.001)
         if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
+            send(process.pid, signal.SIGKILL)
             process.join()
             self.kills += 1
             self.in_a_write += bool(unfinished() - left)

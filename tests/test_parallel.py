@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import PAIRS, VARIANTS, WIKI, Regression, small_model
+from conftest import PAIRS, VARIANTS, WIKI, Regression, send, small_model
 from torch.utils.data import TensorDataset
 
 from dataset import CharCorruptionDataset, NameDataset
@@ -117,7 +117,7 @@ def test_torchrun_trains_stops_and_resumes(tmp_path):
     while "step/s" not in (tmp_path / "messages").read_text():
         assert process.poll() is None, (tmp_path / "messages").read_text()
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    send(process.pid, signal.SIGTERM)
     assert process.wait(60) != 0
     said = (tmp_path / "messages").read_text()
     assert said.count("number of parameters") == 1  # the second process is silent

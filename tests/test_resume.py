@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, WIKI, restore_interrupts, small_model
+from conftest import ROOT, TRIED, WIKI, restore_interrupts, send, small_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
@@ -117,9 +117,9 @@ def test_second_signal_does_not_wait_for_the_end_of_the_step(tmp_path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with StateKeeper(str(tmp_path / "a"), 5, {}, "").listening():
-            os.kill(os.getpid(), signal.SIGINT)
+            send(os.getpid(), signal.SIGINT)
             with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
+                send(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -131,6 +131,7 @@ def test_interrupt_during_imports_prints_no_traceback(world, script, module):
     Path(f"fake/{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise ImportError\n")
     words = {"run.py": [*PRETRAIN.split(), "1"], "dataset.py": ["namedata"]}[script]
     environment = os.environ | {"PYTHONPATH": "fake"}
+    TRIED["signals"] += 1
     said = subprocess.run(
         [sys.executable, ROOT / "src" / script, *words],
         capture_output=True,
@@ -145,7 +146,7 @@ def test_interrupt_during_imports_prints_no_traceback(world, script, module):
 def test_ignored_signal_stays_ignored(world, number):
     process = start(*PRETRAIN.split(), "12", before=lambda: signal.signal(number, signal.SIG_IGN))
     wait(process, lambda: "step/s" in Path("messages").read_text())
-    process.send_signal(number)
+    send(process.pid, number)
     assert process.wait(60) == 0
     assert left(world) == {"a.params", "a.params.json"}
 
@@ -193,7 +194,7 @@ def test_signal_ends_the_step_and_prints_the_command_that_resumes(world, capsys,
     words = [*PRETRAIN.split(), "30", "--precision", precision]
     process = start(*words)
     wait(process, lambda: "step/s" in Path("messages").read_text())
-    process.send_signal(number)
+    send(process.pid, number)
     assert process.wait(60) == code
     last = Path("messages").read_text().strip().splitlines()[-1]
     assert last.startswith("run.py: stopped after step ")
