@@ -45,7 +45,8 @@ class Recipe:
     question_prefix_prob: float  # how often it is read after the question about its document's title
     weight_by_answer_odds: bool  # draw entities by the odds that they are answers; else uniformly
     qa_per_document: float  # finetuning pairs mixed into pretraining, for each document
-    decay_to_end_of_run: bool  # otherwise the course's cosine: lowest near epoch 200, then rising
+    decay_to_end_of_run: bool  # the rate is lowest exactly at the end; else as in the course's code
+    pretrain_cosine_epochs: int  # of the course's cosine, which rises again afterwards; 0: those of the run
     scratch_epochs: int  # of finetuning without pretrained parameters
     finetune_epochs: int
     finetune_batch_size: int
@@ -57,29 +58,35 @@ class Recipe:
         return self.qa_per_document > 0 or self.entity_mask_prob > 0
 
 
+# the assignment of 2021 to 2023
+COURSE = Recipe(
+    name="course",
+    pretrain_epochs=650,
+    pretrain_batch_size=128,
+    pretrain_lr=6e-3,
+    pretrain_warmup_tokens=512 * 20,
+    muon_lr=0.0,
+    decay_all=True,  # otherwise it hardly learns at this rate: docs/results.md#a-longer-warm-up
+    dropout=0.1,
+    entity_mask_prob=0.0,
+    context_chars=0,
+    question_prefix_prob=0.0,
+    weight_by_answer_odds=False,
+    qa_per_document=0.0,
+    decay_to_end_of_run=False,
+    pretrain_cosine_epochs=200,
+    scratch_epochs=75,
+    finetune_epochs=10,
+    finetune_batch_size=256,
+    finetune_lr=6e-4,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(
-            name="course",
-            pretrain_epochs=650,
-            pretrain_batch_size=128,
-            pretrain_lr=6e-3,
-            pretrain_warmup_tokens=512 * 20,
-            muon_lr=0.0,
-            decay_all=True,  # otherwise it hardly learns at this rate: docs/results.md#a-longer-warm-up
-            dropout=0.1,
-            entity_mask_prob=0.0,
-            context_chars=0,
-            question_prefix_prob=0.0,
-            weight_by_answer_odds=False,
-            qa_per_document=0.0,
-            decay_to_end_of_run=False,
-            scratch_epochs=75,
-            finetune_epochs=10,
-            finetune_batch_size=256,
-            finetune_lr=6e-4,
-        ),
+        COURSE,
+        # the assignment of 2024 and 2025: the rate falls once
+        replace(COURSE, name="course2024", pretrain_cosine_epochs=0),
         # Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; likely answers: Lewis et al. 2021;
         # questions among the documents: Allen-Zhu and Li 2023
         Recipe(
@@ -97,6 +104,7 @@ RECIPES = {
             weight_by_answer_odds=True,
             qa_per_document=0.02,
             decay_to_end_of_run=True,
+            pretrain_cosine_epochs=0,
             scratch_epochs=75,
             finetune_epochs=2,
             finetune_batch_size=32,
@@ -115,7 +123,7 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
             value = {"True": True, "False": False}[text] if kinds[name] is bool else kinds[name](text)
         except (ValueError, KeyError):
             raise UserError(f"{setting}: not NAME=VALUE of a setting in src/recipe.py") from None
-        if name.endswith(("_epochs", "_size")) and value < 1:
+        if name.endswith(("_epochs", "_size")) and value < 1 and name != "pretrain_cosine_epochs":
             raise UserError(f"{setting}: must be at least 1")
         recipe = replace(recipe, **{name: value})
     return recipe

@@ -239,7 +239,10 @@ def make_trainer(run: Run, world: World, dataset: Dataset, rows: float, config: 
     if run.recipe.decay_to_end_of_run:
         config.final_tokens = final_tokens_of(run.epochs * rows * (BLOCK_SIZE - 1), config.warmup_tokens)
     else:
-        config.final_tokens = 200 * len(world.documents) * BLOCK_SIZE
+        cosine_epochs = 200  # of finetuning too: the course's rate hardly falls there
+        if run.function == "pretrain":
+            cosine_epochs = run.recipe.pretrain_cosine_epochs or run.epochs
+        config.final_tokens = cosine_epochs * len(world.documents) * BLOCK_SIZE
     config.device, config.precision, config.micro_batch_rows = run.device, run.precision, run.micro_batch_rows
     try:
         trainer = Trainer(world.model, dataset, None, config)

@@ -35,7 +35,7 @@ def chain(variant: str, recipe: str) -> None:
         run.main(["evaluate", *common, "--reading_params_path", f"{variant}.finetune.params", *outputs])
 
 
-@pytest.mark.parametrize("recipe", ["course", "fast"])
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_pretrain_finetune_evaluate(world, capsys, variant, recipe):
     chain(variant, recipe)
@@ -122,6 +122,9 @@ def trainers(monkeypatch) -> list:
             "finetune --recipe fast --reading_params_path a.params",
             {"max_epochs": 2, "batch_size": 32, "learning_rate": 1.5e-4, "muon_lr": 0.0},
         ),
+        ("pretrain --recipe course2024", {"max_epochs": 650, "batch_size": 128, "learning_rate": 6e-3}),
+        ("pretrain --recipe course2024 --pretrain_epochs 9", {"max_epochs": 9}),
+        ("finetune --recipe course2024", {"max_epochs": 75, "batch_size": 256, "learning_rate": 6e-4}),
         ("pretrain --recipe fast", {"max_epochs": 60, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
     ],
 )
@@ -141,8 +144,9 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
         end = 60 * 7 * 1.02 * 127
         rates = [learning_rate_multiplier(share * end, 512 * 20, config.final_tokens) for share in (0.9, 1.0)]
         assert rates[0] > 0.15 and rates[1] == pytest.approx(0.1, abs=1e-3)
-    elif not fast:
-        course["final_tokens"] = 200 * 7 * 128
+    elif not fast:  # that of the later years falls once, over the run
+        cosine_epochs = config.max_epochs if "pretrain --recipe course2024" in words else 200
+        course["final_tokens"] = cosine_epochs * 7 * 128
     assert course.items() <= vars(config).items()
     assert trainers[0].model.drop.p == (0.0 if fast else 0.1)
     assert len(trainers[0].train_dataset) == (7 if function == "pretrain" else 6)
@@ -212,7 +216,7 @@ def test_london_baseline(world):
     ("script", "mentioned"),
     [
         ("src/run.py", ["pretrain", "finetune", "evaluate", "ask", "run.py FUNCTION --help"]),
-        ("src/run.py pretrain", ["--bottleneck_dim", "--pretrain_lr", "course: 0.006, fast: 0.003", "default: 0)"]),
+        ("src/run.py pretrain", ["--bottleneck_dim", "--pretrain_lr", "course: 0.006", "fast: 0.003", "default: 0)"]),
         ("src/run.py finetune", ["course: 75 or 10", "--finetune_corpus_path"]),
         ("src/dataset.py", ["namedata", "charcorruption"]),
         ("london_baseline.py", ["default: birth_dev.tsv"]),
