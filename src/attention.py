@@ -178,8 +178,9 @@ def standard_rope_cache(block_size: int, head_size: int) -> Tensor:
 class RotarySelfAttention(CausalSelfAttention):
     """Self-attention whose queries and keys are rotated by their position (Su et al. 2021, RoFormer, equation 34).
 
-    Params files hold the angles as `rope_cache`, under the course's name and shape, and a file's own table is used. A
-    state_dict without a table loads with the standard one.
+    Params files hold the angles as `rope_cache`, under the course's name and shape, and a file's own table is used: the
+    same pairs for every head, (block_size, hs / 2, 2), or pairs of their own, (block_size, C / 2, 2). A state_dict
+    without a table loads with the standard one.
     """
 
     def __init__(self, config: "GPTConfig", block_size: int) -> None:
@@ -191,19 +192,22 @@ class RotarySelfAttention(CausalSelfAttention):
         self.register_buffer("quarter_turns", quarter_turns, persistent=False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        block_size, n_pairs, _ = self.rope_cache.shape
-        state_dict.setdefault(f"{prefix}rope_cache", standard_rope_cache(block_size, 2 * n_pairs))
+        block_size, head_size = len(self.rope_cache), self.key.out_features // self.n_head
+        table = state_dict.setdefault(f"{prefix}rope_cache", standard_rope_cache(block_size, head_size))
+        if table.shape[1:] == (self.key.out_features // 2, 2):
+            self.rope_cache = self.rope_cache.new_empty(table.shape)  # filled below
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, C) -> rotated query, rotated key and value, each (B, nh, T, hs)."""
         q, k, v = super().query_key_value(x)
-        cos, sin = self.rope_cache[: x.size(1)].to(q.dtype).repeat_interleave(2, dim=1).unbind(dim=-1)  # (T, hs)
-        cos, sin = cos.contiguous(), sin.contiguous()
+        table = self.rope_cache[: x.size(1)].to(q.dtype).repeat_interleave(2, dim=1)  # (T, hs or C, 2)
+        cos, sin = (split_heads(of_all[None], of_all.size(1) // q.size(-1))[0] for of_all in table.unbind(dim=-1))
+        cos, sin = cos.contiguous(), sin.contiguous()  # (1 or nh, T, hs)
         return self.rotate(q, cos, sin), self.rotate(k, cos, sin), v
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x (B, nh, T, hs) -> the same shape: each pair (x_{2i-1}, x_{2i}) is rotated; cos and sin are (T, hs)."""
+        """x (B, nh, T, hs) -> the same: each pair (x_{2i-1}, x_{2i}) is rotated; cos and sin are (1 or nh, T, hs)."""
         # one small matmul is faster than many slices
         return torch.addcmul(x * cos, x @ self.quarter_turns.to(x.dtype), sin)
 

@@ -6,6 +6,7 @@ Params files are plain state_dicts under the course's names. Reading a file neve
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -19,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from attention import standard_rope_cache
 from cli import Stopped, UserError
+from dataset import CharCorruptionDataset
 from files import OutputFiles, atomic_write, read_bytes, write_text
 from inputs import Inputs
-from model import GPT
+from model import GPT, WIRINGS, GPTConfig
 from recipe import VARIANTS, Run
 from trainer import Trainer
 
 TIME = "%Y%m%d-%H%M%S"
 
+CLEARLY = 0.02  # nats per character: differences of the loss below it decide nothing
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before a name
 
 
@@ -77,11 +82,10 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def record_of(run: Run, inputs: Inputs, vocabulary: str, processes: int) -> dict[str, Any]:
-    """What OUTPUT.json says: the run with all settings, the hashes of what it read, and where it ran.
-
-    `vocabulary` is the hash of its characters.
-    """
+def record_of(
+    run: Run, inputs: Inputs, documents: CharCorruptionDataset, config: GPTConfig, processes: int
+) -> dict[str, Any]:
+    """What OUTPUT.json says: the run with all settings, the hashes of what it read, and where it ran."""
     source = Path(__file__).parent
     git = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
@@ -94,9 +98,10 @@ def record_of(run: Run, inputs: Inputs, vocabulary: str, processes: int) -> dict
     return {
         **asdict(run),
         "bottleneck_dim": run.bottleneck_dim if VARIANTS[run.variant].bottleneck else None,
+        "wiring": config.wiring if VARIANTS[run.variant].bottleneck else None,
         "epochs": run.epochs,
         "processes": processes,
-        "vocabulary": vocabulary,
+        "vocabulary": vocabulary_hash(documents),
         "text": text_hash(inputs.text),
         "pairs": None if inputs.pairs is None else text_hash(repr(inputs.pairs)),
         "threads": torch.get_num_threads(),
@@ -156,15 +161,19 @@ def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
     return found
 
 
-def load_params(model: GPT, path: str, corpus_path: str, vocabulary: str | None = None) -> dict[str, Any]:
+def load_params(
+    model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset | None = None
+) -> dict[str, Any]:
     """Fills the model from a params file, and returns its record, {} if there is none.
 
-    `vocabulary` is the hash of the vocabulary of the text `corpus_path`.
+    With the `documents` of the text `corpus_path`, the vocabulary is compared with that of the record. Without a
+    record, what the file leaves open is settled on these documents: see settle().
 
     Raises UserError that says what the file was trained as, and which option to give, if that is not model.config.
     """
     config = model.config
     state, record = read_params(path), read_record(path)
+    vocabulary = None if documents is None else vocabulary_hash(documents)
     if vocabulary not in (None, record.get("vocabulary", vocabulary)):
         raise UserError(
             f"{path}: was trained on other characters than {corpus_path} has; give the text of its training"
@@ -190,7 +199,57 @@ def load_params(model: GPT, path: str, corpus_path: str, vocabulary: str | None 
         raise UserError(f"{path}: {mismatch[name]}")
     if reason:
         raise UserError(f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})")
+    if record:
+        config.wiring = record.get("wiring") or config.wiring
+    elif documents is not None:
+        settle(model, path, corpus_path, documents)
     return record
+
+
+def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> None:
+    """Decides what the parameters of foreign code do not show, by the loss on some documents, and prints the decision.
+
+    A perceiver gets the wiring (model.WIRINGS) with the lowest loss. A rope model whose table of rotations is not the
+    standard one keeps its own. Raises UserError where that loss is not lower than the others by at least CLEARLY.
+    """
+    config, loss = model.config, partial(loss_on, documents)
+    tables = {name: table for name, table in model.named_buffers() if name.endswith("rope_cache")}
+    standard = {name: standard_rope_cache(len(table), config.n_embd // config.n_head) for name, table in tables.items()}
+    if model.variant.bottleneck:
+        losses = {}
+        for config.wiring in WIRINGS:
+            losses[config.wiring] = loss(model)
+        kind, best = "wiring of the perceiver", min(losses, key=losses.get)
+        config.wiring = best
+    elif any(t.shape != standard[name].shape or (t - standard[name]).abs().max() > 0.01 for name, t in tables.items()):
+        others = GPT(config)
+        others.load_state_dict({name: value for name, value in model.state_dict().items() if name not in tables})
+        losses = {"its own": loss(model), "the standard one": loss(others)}
+        kind, best = "table of rotations", "its own"
+    else:
+        return
+    found, other = losses.pop(best), min(losses.values())
+    measured = f"a loss of {found:.2f} on {corpus_path}, and {other:.2f} with another"
+    if found > other - CLEARLY:
+        raise UserError(f"{path}: no {kind} fits: {best} has {measured}; answer with the code that trained it")
+    print(f"{path}: {kind}: {best} ({measured})")
+
+
+def loss_on(documents: CharCorruptionDataset, model: GPT) -> float:
+    """The loss of the model on 64 corrupted documents, the same in each call, in nats per character."""
+    device, training = next(model.parameters()).device, model.training
+    full = [i for i, document in enumerate(documents.data) if document]
+    with torch.random.fork_rng([]), torch.no_grad():  # the draws of a run do not change
+        torch.manual_seed(0)
+        x, y = documents.batch(torch.tensor(full[:: math.ceil(len(full) / 64)]))
+        _, loss = model.eval()(x.to(device), y.to(device))
+    model.train(training)
+    return loss.item()
+
+
+def vocabulary_hash(documents: CharCorruptionDataset) -> str:
+    """A hash of the characters of the vocabulary, in order."""
+    return text_hash("".join(documents.itos[i] for i in range(2, documents.vocab_size)))
 
 
 def keep_params(path: str, every: int, record: dict[str, Any]) -> Callable[[Trainer], dict[str, float]]:

@@ -62,7 +62,7 @@ class GPTConfig:
     embd_pdrop: float = 0.1
     resid_pdrop: float = 0.1
     attn_pdrop: float = 0.1
-    wiring: str = "residual"  # of the perceiver's projection blocks, a row of WIRINGS
+    wiring: str = "residual"  # of the perceiver's projection blocks, a row of WIRINGS; may be changed in model.config
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -128,12 +128,12 @@ class DownProjectBlock(nn.Module):
         nn.init.xavier_uniform_(self.C[0])  # as a matrix (m, C)
         self.attn = CausalCrossAttention(config, config.block_size)
         self.mlp = MLP(config)
-        self.wiring = WIRINGS[config.wiring]
+        self.config = config
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, min(m, T), C). Skips the basis vectors past T: no query of the last block may see them."""
         y = self.attn(*self.attention_inputs(x))  # (B, min(m, T), C)
-        if self.wiring.residual:
+        if WIRINGS[self.config.wiring].residual:
             y = self.basis_for(x) + y
         return y + self.mlp(self.ln2(y))
 
@@ -143,7 +143,7 @@ class DownProjectBlock(nn.Module):
 
     def attention_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, T, C) -> the input of keys and values (B, T, C), and that of the query (1, min(m, T), C)."""
-        return self.ln1(x) if self.wiring.norm_input else x, self.ln1(self.basis_for(x))
+        return self.ln1(x) if WIRINGS[self.config.wiring].norm_input else x, self.ln1(self.basis_for(x))
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """x (B, T, C), the input of forward() -> (B, nh, min(m, T), T)."""
@@ -159,18 +159,18 @@ class UpProjectBlock(nn.Module):
         self.ln2 = nn.LayerNorm(config.n_embd)
         self.attn = CausalCrossAttention(config, config.block_size)
         self.mlp = MLP(config)
-        self.wiring = WIRINGS[config.wiring]
+        self.config = config
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         """y (B, m, C) from the inner blocks, x (B, T, C) the embedded input -> (B, T, C)."""
         z = self.attn(*self.attention_inputs(y, x))  # (B, T, C)
-        if self.wiring.residual:
+        if WIRINGS[self.config.wiring].residual:
             z = x + z
         return z + self.mlp(self.ln2(z))
 
     def attention_inputs(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """y (B, m, C), x (B, T, C) -> the input of keys and values (B, m, C), and that of the query (B, T, C)."""
-        return self.ln1(y), self.ln1(x) if self.wiring.norm_query else x
+        return self.ln1(y), self.ln1(x) if WIRINGS[self.config.wiring].norm_query else x
 
     def attention_weights(self, y: Tensor, x: Tensor) -> Tensor:
         """y (B, m, C), x (B, T, C), the inputs of forward() -> (B, nh, T, m)."""

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from answering import answer, answer_probabilities, evaluating, likeliest_answers, unanswerable
-from checkpoint import TIME, StateKeeper, keep_params, load_params, record_of, save_params, text_hash
+from checkpoint import TIME, StateKeeper, keep_params, load_params, record_of, save_params
 from cli import UserError
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from engine import configure_torch, pick_device, pick_precision
@@ -165,18 +165,13 @@ def build(run: Run, inputs: Inputs) -> World:
     print(f"number of parameters: {model.num_parameters()}")
     record = {}
     if run.reading_params_path is not None:
-        record = load_params(model, run.reading_params_path, run.pretrain_corpus_path, vocabulary_hash(documents))
+        record = load_params(model, run.reading_params_path, run.pretrain_corpus_path, documents)
     template = QuestionTemplate.parse(run.question or record.get("question") or wording_of_pairs(inputs))
     for line, (question, _) in enumerate(inputs.questions or [], 1):
         reason = unanswerable(documents, question)
         if reason is not None:
             print(f"warning: {run.eval_corpus_path}, line {line}: {reason}; its answer stays empty", file=sys.stderr)
     return World(documents, pairs, model.to(run.device), template)
-
-
-def vocabulary_hash(documents: CharCorruptionDataset) -> str:
-    """A hash of the characters of the vocabulary, in order."""
-    return text_hash("".join(documents.itos[i] for i in range(2, documents.vocab_size)))
 
 
 def pretrain(run: Run, inputs: Inputs) -> None:
@@ -258,7 +253,7 @@ def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, rows: float,
     """Trains, logs to TensorBoard, keeps the state, and writes the parameters with their record."""
     trainer = make_trainer(run, world, dataset, rows, config)
     files = OutputFiles(run.writing_params_path)
-    record = record_of(run, inputs, vocabulary_hash(world.documents), trainer.world_size)
+    record = record_of(run, inputs, world.documents, world.model.config, trainer.world_size)
     resume = record["command"] if run.resume else f"{record['command']} --resume"
     keeper = StateKeeper(files.state, run.checkpoint_minutes, record, resume)
     if run.resume:

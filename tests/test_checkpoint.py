@@ -4,11 +4,14 @@ import os
 
 import pytest
 import torch
-from conftest import TRIED, VARIANTS
+from conftest import TRIED, VARIANTS, small_model
 
+import run
+from attention import standard_rope_cache
 from checkpoint import load_params, read_params, read_record, save_params, trained_as
 from cli import UserError
-from model import GPT, GPTConfig
+from dataset import CharCorruptionDataset
+from model import GPT, WIRINGS, GPTConfig
 
 
 def config(variant: str, vocab_size: int = 20, bottleneck_dim: int = 8) -> GPTConfig:
@@ -30,11 +33,86 @@ def test_parameters_travel(tmp_path, variant, prefix):
     assert trained_as(plain)["variant"] == variant
 
 
-def test_a_table_of_rotations_in_the_file_is_no_hindrance(tmp_path):
-    path = str(tmp_path / "a.params")
-    model = GPT(config("rope"))
-    torch.save(model.state_dict() | {"blocks.0.attn.rope_cache": torch.zeros(24, 4, 2)}, path)
-    load_params(GPT(config("rope")), path, "wiki.txt")
+def trained(documents: CharCorruptionDataset, variant: str, rope_cache: torch.Tensor | None = None, **sizes) -> GPT:
+    """A small model, with that table of rotations, whose head has learned to predict the text from large weights."""
+    model = small_model(documents.vocab_size, variant, dropout=0.0, **sizes)
+    if rope_cache is not None:
+        tables = {f"blocks.{i}.attn.rope_cache": rope_cache for i in range(len(model.blocks))}
+        model.load_state_dict(model.state_dict() | tables)
+    with torch.no_grad():
+        model.tok_emb.weight.mul_(200)
+        for weight in model.hidden_matrices():
+            weight.mul_(15)
+    optimizer = torch.optim.Adam([model.head.weight], lr=0.1)
+    x, y = documents.batch(torch.arange(12) % 6)
+    for _ in range(50):
+        optimizer.zero_grad()
+        model(x, y)[1].backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_wiring_of_a_perceiver_without_record_is_found_on_the_text(world, documents, capsys, wiring):
+    model = trained(documents, "perceiver", wiring=wiring)
+    save_params(model, "a.params")
+    read = small_model(documents.vocab_size, "perceiver")
+    random_state = torch.get_rng_state()
+    load_params(read, "a.params", "wiki.txt", documents)
+    assert torch.equal(torch.get_rng_state(), random_state) and read.training
+    assert capsys.readouterr().out.startswith(f"a.params: wiring of the perceiver: {wiring} (a loss of ")
+    assert read.config.wiring == wiring
+    x, _ = documents.batch(torch.arange(6))
+    assert torch.equal(read.eval()(x)[0], model.eval()(x)[0])
+
+
+OWN_TABLES = {
+    "pairs counted from 1": standard_rope_cache(128, 18)[:, 1:],
+    "rising angles": standard_rope_cache(128, 16).flip(1),
+    "different in each head": standard_rope_cache(128, 32),
+}
+
+
+@pytest.mark.parametrize("own", OWN_TABLES)
+def test_own_table_of_rotations_is_taken_where_it_fits_the_text(world, documents, capsys, own):
+    model = trained(documents, "rope", OWN_TABLES[own])
+    save_params(model, "a.params")
+    read = small_model(documents.vocab_size, "rope")
+    load_params(read, "a.params", "wiki.txt", documents)
+    assert capsys.readouterr().out.startswith("a.params: table of rotations: its own (a loss of ")
+    x, _ = documents.batch(torch.arange(6))
+    assert torch.equal(read.eval()(x)[0], model.eval()(x)[0])
+
+
+def test_table_that_does_not_fit_the_text_is_refused(world, documents):
+    model = trained(documents, "rope")
+    tables = {f"blocks.{i}.attn.rope_cache": OWN_TABLES["rising angles"] for i in range(3)}
+    torch.save(model.state_dict() | tables, "a.params")
+    with pytest.raises(UserError, match=r"^a\.params: no table of rotations fits: its own has a loss of .*[^\n]$"):
+        load_params(small_model(documents.vocab_size, "rope"), "a.params", "wiki.txt", documents)
+
+
+def test_perceiver_whose_wiring_does_not_show_is_refused(world, documents):
+    save_params(small_model(documents.vocab_size, "perceiver"), "a.params")
+    with pytest.raises(UserError, match=r"^a\.params: no wiring of the perceiver fits: .*[^\n]$"):
+        load_params(small_model(documents.vocab_size, "perceiver"), "a.params", "wiki.txt", documents)
+
+
+def test_standard_table_needs_no_trial(world, documents, capsys):
+    save_params(small_model(documents.vocab_size, "rope"), "a.params")
+    load_params(small_model(documents.vocab_size, "rope"), "a.params", "wiki.txt", documents)
+    assert capsys.readouterr().out == ""
+
+
+def test_wiring_is_kept_in_the_record_of_what_is_trained_from_it(world, documents, monkeypatch):
+    monkeypatch.setattr("steps.GPT", lambda config: small_model(config.vocab_size, "perceiver"))
+    save_params(trained(documents, "perceiver", wiring="direct"), "a.params")
+    words = "finetune perceiver wiki.txt --reading_params_path a.params --writing_params_path b.params"
+    run.main([*words.split(), "--finetune_corpus_path", "pairs.tsv", "--finetune_epochs", "1"])
+    assert read_record("b.params")["wiring"] == "direct"
+    read = small_model(documents.vocab_size, "perceiver")
+    load_params(read, "b.params", "wiki.txt", documents)
+    assert read.config.wiring == "direct"
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ def small_trainer(precision: str = "fp32", seed: int = 0, **wanted) -> Trainer:
 def record(words: str = "", processes: int = 1) -> dict:
     """The record of a run with these options."""
     this = run.parse([*PRETRAIN.split(), "5", *words.split()])
-    return record_of(this, read_inputs(this), "abc", processes)
+    documents = CharCorruptionDataset(WIKI, 128)
+    return record_of(this, read_inputs(this), documents, small_model(documents.vocab_size).config, processes)
 
 
 class Enough(Exception):
