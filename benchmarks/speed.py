@@ -218,19 +218,24 @@ def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
         print(f"run.py {' '.join(words)}: {run:.2f} s")
 
 
-def pretrain(documents: CharCorruptionDataset, epochs: int) -> None:
-    """The whole of a pretraining; an epoch before it, in which a GPU's kernels are compiled, is timed apart."""
-    device = pick_device("auto")
-    describe_machine(device)
-    start = time.perf_counter()
+def time_pretraining(documents: CharCorruptionDataset, epochs: int) -> tuple[float, float]:
+    """The seconds of so many epochs of the course's pretraining, and of one before, in which a GPU's kernels are
+    compiled."""
     trainer = trainer_of("vanilla", documents, "auto")
     trainer.config.max_epochs = epochs
-    order = torch.arange(len(documents), device=device)
-    compiling = seconds(lambda: [trainer.step(*batch) for batch in trainer.batches(documents, order)], device)
+    order = torch.arange(len(documents), device=trainer.device)
+    first = seconds(lambda: [trainer.step(*batch) for batch in trainer.batches(documents, order)], trainer.device)
     trainer.steps = trainer.tokens = 0
-    training = seconds(trainer.train, device)
+    return seconds(trainer.train, trainer.device), first
+
+
+def pretrain(documents: CharCorruptionDataset, epochs: int) -> None:
+    """The whole of a pretraining; an epoch before it, in which a GPU's kernels are compiled, is timed apart."""
+    describe_machine(pick_device("auto"))
+    start = time.perf_counter()
+    training, first = time_pretraining(documents, epochs)
     print(f"{epochs} epochs: {training:.0f} s of training; {time.perf_counter() - start:.0f} s with the model's making")
-    print(f"and an epoch before it, with compilation where there is one, which took {compiling:.0f} s")
+    print(f"and an epoch before it, with compilation where there is one, which took {first:.0f} s")
 
 
 class Blocks(Dataset):

@@ -161,6 +161,12 @@ def step_columns(machine: str, name: str) -> dict[str, Column]:
     return {f"{name}: {title}": only(column, machine=machine) for title, column in columns.items()}
 
 
+def ends_of_parts(records: list[Record]) -> str:
+    """Which parts of scripts/gpu.sh did not end well, and how: failed or timed out."""
+    parts = records[0]["measured"]["parts"]
+    return ", ".join(f"{name} {end.partition(':')[0]}" for name, end in parts.items() if end != "ok") or "all ok"
+
+
 def length_columns(variant: str) -> dict[str, Column]:
     return {
         f"{variant}, s": only(value("measured", "seconds", digits=3), variant=variant),
@@ -271,6 +277,24 @@ TABLES = {
         columns={"code": value("implementation"), "attention": value("variant"), "precision": value("precision")}
         | step_columns(FASTER, "Zen 5")
         | step_columns(SLOWER, "Zen 4"),
+    ),
+    "gpu": Table(
+        "speed",
+        where=lambda r: r["experiment"] == "gpu",
+        row=id,  # one for each record
+        columns={
+            "date": value("date"),
+            "commit": value("commit"),
+            "machine": value("machine"),
+            "parts": ends_of_parts,
+            "step, ms": value("measured", "step", "vanilla, not compiled", "milliseconds", digits=1),
+            "compiled, ms": value("measured", "step", "vanilla, compiled", "milliseconds", digits=1),
+            "% of a matmul's speed": value("measured", "step", "vanilla, compiled", "percent_of_ceiling", digits=1),
+            "peak MB": value("measured", "step", "vanilla, compiled", "peak_mb"),
+            "fast recipe, s": value("measured", "fast", "total"),
+            "right, %": value("measured", "fast", "percent", digits=1),
+            "650 epochs, min": value("measured", "course", "minutes_of_all_epochs", digits=1),
+        },
     ),
     "lengths": Table(
         "speed",

@@ -82,16 +82,20 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def current_commit() -> str:
+    """The commit of this code, with "-dirty" if files differ from it; "unknown" if git cannot say."""
+    source = str(Path(__file__).parent)
+    git = ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def record_of(
     run: Run, inputs: Inputs, documents: CharCorruptionDataset, config: GPTConfig, processes: int
 ) -> dict[str, Any]:
     """What OUTPUT.json says: the run with all settings, the hashes of what it read, and where it ran."""
-    source = Path(__file__).parent
-    git = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
     per_node = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     nodes = [f"--nnodes={processes // per_node}", "..."] if processes > per_node else []
     launcher = [sys.executable] if processes == 1 else ["torchrun", *nodes, f"--nproc_per_node={per_node}"]
@@ -106,7 +110,7 @@ def record_of(
         "pairs": None if inputs.pairs is None else text_hash(repr(inputs.pairs)),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-        "commit": commit,
+        "commit": current_commit(),
         "command": shlex.join([*launcher, *sys.argv]),
         "started": time.strftime(TIME),
     }

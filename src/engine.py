@@ -45,6 +45,9 @@ def configure_torch() -> None:
     keep_freed_memory()
     if torch.cuda.is_available():  # importing torch._dynamo takes a second
         torch._dynamo.config.suppress_errors = True  # a model that does not compile runs uncompiled, after a warning
+        with suppress(AttributeError):  # a version that does not have it
+            # the backward is compiled with the forward, where an error is suppressed, too; later it would end the run
+            torch._functorch.config.force_non_lazy_backward_lowering = True
         torch._dynamo.config.optimize_ddp = False  # overlaps computing and exchange; not worth it for small models
 
 

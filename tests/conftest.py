@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # many tests compare bits, which no GPU promises
-
 import pytest
 import torch
 
@@ -18,6 +16,13 @@ from model import GPT, GPTConfig
 from recipe import VARIANTS as VARIANT_TABLE
 
 torch.backends.mps.is_available = lambda: False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides GPUs from all tests but those that need one: many tests compare bits, which no GPU promises."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = list(VARIANT_TABLE)

@@ -231,19 +231,44 @@ def test_cuda_graphs_are_not_used_when_gradients_accumulate(monkeypatch):
     assert compiled(model, gpu, STEPS_WORTH_COMPILING, True) is None
 
 
-def test_model_that_does_not_compile_runs_uncompiled(monkeypatch):
-    def fails(*_, **__):
-        raise OSError("no libcuda.so")
+@pytest.fixture
+def configured_as_on_a_gpu(monkeypatch):
+    """What configure_torch() sets where there is a GPU, for one test."""
+    import torch._inductor.config as inductor
 
-    for name in ("suppress_errors", "optimize_ddp"):  # which monkeypatch then restores
-        monkeypatch.setattr(torch._dynamo.config, name, getattr(torch._dynamo.config, name))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    configure_torch()
+    dynamo, functorch = torch._dynamo.config, torch._functorch.config
+    with (
+        dynamo.patch(suppress_errors=False, optimize_ddp=True),
+        functorch.patch(force_non_lazy_backward_lowering=False),
+        inductor.patch(force_disable_caches=True),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr("torch.cuda.is_available", lambda: True)
+            configure_torch()
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_model_that_does_not_compile_runs_uncompiled(configured_as_on_a_gpu, monkeypatch, backward):
+    from torch._inductor.graph import GraphLowering  # takes a second
+
+    run, failed = GraphLowering.run, []
+
+    def fails(graph, *args):
+        if graph.is_backward == backward:
+            failed.append(graph)
+            raise OSError("no libcuda.so")
+        return run(graph, *args)
+
+    monkeypatch.setattr(GraphLowering, "run", fails)
     monkeypatch.setattr("engine.can_compile", lambda: True)
-    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", fails)
     model, x = torch.nn.Linear(2, 1), torch.randn(3, 2)
     anyhow = compiled(model, torch.device("cuda"), STEPS_WORTH_COMPILING, False)
-    assert anyhow is not model and torch.equal(anyhow(x), model(x))
+    out = anyhow(x)
+    out.sum().backward()
+    assert anyhow is not model and failed
+    assert torch.equal(out, model(x)) and torch.allclose(model.weight.grad, x.sum(0))
 
 
 @pytest.mark.parametrize("option", ["broadcast_buffers", "forward_sync_buffers"])

@@ -1,0 +1,135 @@
+"""scripts/gpu.sh in tiny sizes, on a CPU: it runs to its end whatever a part does, and records what it measured."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, VARIANTS
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import gpu
+import leaderboard
+from records import append_record, read_records
+
+PAGE = "<!-- table: gpu -->\n<!-- /table -->\n"
+MEASURED = {
+    "parts": {"machine": "ok", "tests": "ok", "step": "timed out after 150 s: no output", "fast": "ok", "course": "ok"},
+    "step": {
+        "bf16_matmul_tflops": 700.0,
+        "vanilla, not compiled": {"milliseconds": 8.25, "percent_of_ceiling": 2.5, "peak_mb": 1200},
+        "rope, compiled": {"milliseconds": 2.5, "percent_of_ceiling": 31.0, "peak_mb": 900},
+    },
+    "fast": {"total": 61, "percent": 98.4},
+    "course": {"minutes_of_all_epochs": 1.24},
+}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    """A copy of the records of speed, from which tables are rendered."""
+    (tmp_path / "results").mkdir()
+    shutil.copy(ROOT / "results/speed.jsonl", tmp_path / "results")
+    monkeypatch.setattr(leaderboard, "ROOT", tmp_path)
+    return tmp_path / "results/speed.jsonl"
+
+
+def test_tiny_run_on_a_cpu_ends_well_and_is_not_rendered_as_a_gpus(tmp_path, results):
+    before = (ROOT / "results/speed.jsonl").read_bytes()
+    command = ["bash", ROOT / "scripts/gpu.sh", "--out", tmp_path / "out"]
+    environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    log = (tmp_path / "out/gpu.log").read_text(encoding="utf-8")
+    assert (said.returncode, said.stderr) == (0, ""), log
+    assert "no GPU: all sizes are tiny, and the figures mean nothing" in said.stdout and "target:" not in said.stdout
+    assert said.stdout.removesuffix(said.stdout.splitlines()[-1] + "\n").splitlines()[-1] in log
+    (record,) = read_records(str(tmp_path / "out/speed.jsonl"))
+    measured = record["measured"]
+    assert measured["parts"] == dict.fromkeys(gpu.PARTS, "ok") and record["experiment"] == "gpu_tiny"
+    assert measured["tests"]["skipped"] > 0 == measured["tests"]["passed"] + measured["tests"]["failed"]
+    steps = [measured["step"][f"{variant}, not compiled"] for variant in VARIANTS]
+    assert all(step["milliseconds"] > 0 and step["percent_of_ceiling"] > 0 and step["peak_mb"] > 0 for step in steps)
+    assert measured["fast"]["asked"] == 2 and measured["course"]["minutes_of_all_epochs"] > 0
+    assert (ROOT / "results/speed.jsonl").read_bytes() == before
+    table = leaderboard.rendered(PAGE, "page")
+    append_record(str(results), record)
+    assert leaderboard.rendered(PAGE, "page") == table
+
+
+def test_record_of_a_gpu_is_a_row_of_the_results(results):
+    outcomes = {name: gpu.Outcome(MEASURED["parts"][name], 1.0, MEASURED.get(name, {})) for name in gpu.PARTS}
+    machine = {"name": "1 GPU (NVIDIA H100)", "has_gpu": True, "precision": "bf16", "commit": "unknown"}
+    outcomes["machine"] = gpu.Outcome("ok", 1.0, machine)
+    record = gpu.record_of_parts(outcomes, tiny=False)
+    assert (record["status"], record["note"]) == ("failed", "step timed out after 150 s: no output")
+    for _ in range(2):  # on the same day
+        append_record(str(results), record | {"date": "2026-11-28"})
+    row = "| 2026-11-28 |  | 1 GPU (NVIDIA H100) | step timed out after 150 s | 8.2 |  |  |  | 61 | 98.4 | 1.2 |\n"
+    assert leaderboard.rendered(PAGE, "page").endswith(row * 2 + "<!-- /table -->\n")
+
+
+def test_targets_are_printed_beside_what_was_measured():
+    said = "\n".join(gpu.target_lines(MEASURED))
+    assert [line.split()[-4:] for line in said.splitlines()[1:]] == [
+        ["at", "most", "60:", "missed"],
+        ["at", "most", "5:", "met"],
+        ["at", "least", "30:", "met"],
+    ]
+    nothing = gpu.target_lines({"fast": {}, "course": {}, "step": {}})
+    assert all(line.endswith(": not measured") for line in nothing[1:])
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("print('fine')", "ok"),
+        ("import gpu; gpu.PARTS['fast'] = gpu.Part(lambda tiny: 1 / 0, 1); gpu.run_here('fast', True)", "failed: Zero"),
+        ("import sys; sys.exit('no memory is left')", "failed: no memory is left"),
+        ("import os; print('here', flush=True); os.kill(os.getpid(), 11)", "failed: here (signal 11)"),
+        ("import time; print('waiting', flush=True); time.sleep(60)", "timed out after 3 s: waiting"),
+    ],
+)
+def test_part_that_fails_or_hangs_is_told_in_one_line_and_keeps_what_it_measured(tmp_path, monkeypatch, code, text):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "scripts"))
+    log = tmp_path / "gpu.log"
+    log.write_text('measured {"before": 1}\n')
+    code = f"""print('50%\\r measured {json.dumps({"loss": 2})}', flush=True); {code}"""
+    outcome = gpu.run_part([sys.executable, "-c", code], 3, str(log))
+    assert outcome.text.startswith(text) and "\n" not in outcome.text and outcome.measured == {"loss": 2}
+
+
+def test_processes_of_a_part_do_not_outlive_it(tmp_path):
+    log = tmp_path / "gpu.log"
+    log.touch()
+    code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); import time; time.sleep(60)"
+    gpu.run_part([sys.executable, "-c", code], 2, str(log))
+    child = int(log.read_text())
+    for _ in range(100):
+        if not is_running(child):
+            return
+        time.sleep(0.02)
+    pytest.fail("it still runs")
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_parts_take_nine_minutes_at_most():
+    assert sum(part.limit for part in gpu.PARTS.values()) <= 9 * 60
+
+
+def test_python_without_torch_is_named(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    command = [sys.executable, ROOT / "scripts/gpu.py", "--out", tmp_path / "out"]
+    said = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert said.returncode == 2 and said.stderr.startswith("gpu.py: error: ") and said.stderr.count("\n") == 1
+    assert "no torch here; point PYTHON at a Python with torch 2.9 or newer" in said.stderr
+    (tmp_path / "file").touch()
+    said = subprocess.run([*command[:2], "--out", tmp_path / "file"], capture_output=True, text=True)
+    assert said.returncode == 2 and said.stderr.count("\n") == 1
