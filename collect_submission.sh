@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Packs the assignment's files into assignment5.zip, after a table of what is there and what is missing.
+# Packs the files of the assignment into the archive of its year, after a table of what is there and what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 [ -x .venv/bin/python ] && PYTHON=.venv/bin/python

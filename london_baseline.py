@@ -11,6 +11,8 @@ from files import check_writable, read_text, write_text
 from question import parse_questions
 from report import accuracy_line, count_places
 
+sys.path.pop(0)  # %run would keep it
+
 
 def main() -> None:
     parser = Parser(__doc__)

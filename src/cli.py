@@ -31,6 +31,7 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command; a UserError becomes one line on stderr and exit code 2, a signal one line and 128 + its number.
 
     Of the processes that torchrun starts, only the first prints; errors are printed by whichever process has them.
+    Under %run, the process goes on.
     """
     with suppress(AttributeError):  # in a notebook
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without ⁇ shows \\u2047
@@ -45,15 +46,15 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
             sys.stdout.flush()
     except UserError as error:
         print(f"{program}: error{'' if rank == '0' else f' in process {rank}'}: {error}", file=sys.stderr)
-        sys.exit(2)
+        end(2)
     except Stopped as stopped:
         if rank == "0":
             print(f"{program}: {stopped}", file=sys.stderr)
-        sys.exit(128 + stopped.signal_number)
+        end(128 + stopped.signal_number)
     except KeyboardInterrupt:
         if rank == "0":
             print(f"{program}: interrupted; unfinished outputs were not written", file=sys.stderr)
-        sys.exit(130)
+        end(130)
     except BrokenPipeError:  # the reader, head for instance, has seen enough
         discard_output()
         sys.exit(1)
@@ -63,11 +64,33 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         discard_output()
         print(f"{program}: error: standard output: cannot be written ({error.strerror})", file=sys.stderr)
         sys.exit(2)
+    finally:
+        if in_ipython():
+            forget_modules()
 
 
 def discard_output() -> None:
     """What is still to be written to standard output is lost, so that Python does not fail on it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def in_ipython() -> bool:
+    """Whether the command was started by %run, in Jupyter or IPython."""
+    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+
+
+def end(code: int) -> None:
+    """Ends the process; under %run it does nothing, because a SystemExit would be shown below the error's line."""
+    if not in_ipython():
+        sys.exit(code)
+
+
+def forget_modules() -> None:
+    """Makes the next import read the modules of this folder again: they may have been edited."""
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if path is not None and Path(path).parent == Path(__file__).parent:
+            del sys.modules[name]
 
 
 def raise_on_interrupt() -> None:

@@ -70,10 +70,9 @@ def execute(run: Run, inputs: Inputs) -> tuple[float, float] | None:
     """
     function = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "ask": ask}[run.function]
     configure_torch()
-    threading.excepthook = hide_failed_writes
     run = resolve(run, inputs)
     try:
-        with process_group(run.device) as rank, ExitStack() as stack:
+        with failed_writes_hidden(), process_group(run.device) as rank, ExitStack() as stack:
             if rank == 0 and run.output is not None:
                 stack.enter_context(locked(run.output))
             if run.trains:
@@ -312,10 +311,20 @@ def dev_accuracy(
     return measure
 
 
-def hide_failed_writes(failed: threading.ExceptHookArgs) -> None:
+@contextmanager
+def failed_writes_hidden() -> Iterator[None]:
     """Keeps TensorBoard's thread from printing a traceback: Trainer.log() already reports the full disk."""
-    if not isinstance(failed.exc_value, OSError):
-        threading.__excepthook__(failed)
+    previous = threading.excepthook
+
+    def hide_failed_writes(failed: threading.ExceptHookArgs) -> None:
+        if not isinstance(failed.exc_value, OSError):
+            previous(failed)
+
+    threading.excepthook = hide_failed_writes
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
 
 
 def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) -> SummaryWriter:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,7 +220,7 @@ def test_london_baseline(world):
         ("src/dataset.py", ["namedata", "charcorruption"]),
         ("london_baseline.py", ["default: birth_dev.tsv"]),
         ("benchmarks/speed.py", ["speed.py step", "speed.py documents"]),
-        ("scripts/collect_submission.py", ["default: assignment5.zip"]),
+        ("scripts/collect_submission.py", ["2023: assignment5.zip", "vanilla 15 %, rope 30 %", "default: 2025 if"]),
     ],
 )
 def test_help_names_the_options_and_their_defaults(world, script, mentioned):
@@ -426,75 +425,6 @@ def test_process_ends_without_a_traceback(world):
     result = command(str(ROOT / "src/run.py"), "pretrain", "vanilla", "no.txt", "--writing_params_path", "a", cwd=world)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "run.py: error: no.txt: no such file\n"
-
-
-def collect(world: Path) -> subprocess.CompletedProcess:
-    return command(str(ROOT / "scripts/collect_submission.py"), cwd=world)
-
-
-@pytest.fixture
-def submission(world) -> Path:
-    """A folder in which everything for the perceiver year is there."""
-    (world / "src").mkdir()
-    for source in (ROOT / "src").glob("*.py"):
-        (world / "src" / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    for name in ("vanilla.model", "vanilla.finetune", "perceiver.finetune"):
-        (world / f"{name}.params").write_bytes(b"parameters")
-    for name in ("vanilla.nopretrain", "vanilla.pretrain", "perceiver.pretrain"):
-        for split in ("dev", "test"):
-            (world / f"{name}.{split}.predictions").write_text("London\n" * 6)
-    return world
-
-
-def test_submission_is_packed_after_a_table(submission):
-    result = collect(submission)
-    assert result.returncode == 0, result.stderr
-    assert "6 predictions for 6 questions, 33.3 % right, threshold 10 %: met" in result.stdout
-    with zipfile.ZipFile(submission / "assignment5.zip") as archive:
-        assert archive.testzip() is None
-        names = set(archive.namelist())
-    assert {f"src/{source.name}" for source in (ROOT / "src").glob("*.py")} <= names
-    assert {"wiki.txt", "birth_dev.tsv", "vanilla.model.params", "perceiver.pretrain.test.predictions"} <= names
-    assert not any(name.startswith("synthesizer") for name in names)
-
-
-def test_submission_of_the_other_year_or_of_both(submission):
-    for name in ("finetune.params", "pretrain.dev.predictions", "pretrain.test.predictions"):
-        (submission / f"perceiver.{name}").rename(submission / f"synthesizer.{name}")
-    result = collect(submission)
-    assert result.returncode == 0
-    assert "synthesizer.pretrain.test.predictions  6 predictions for 6 questions" in result.stdout
-    (submission / "perceiver.finetune.params").write_bytes(b"begun")
-    error = collect(submission).stderr
-    assert "2 files are missing: perceiver.pretrain.dev.predictions" in error
-    assert "or move away the files of the variant that you leave out" in error
-
-
-def test_submission_names_what_is_missing_and_packs_nothing(submission):
-    (submission / "vanilla.finetune.params").unlink()
-    (submission / "birth_dev.tsv").unlink()
-    result = collect(submission)
-    assert result.returncode == 2
-    assert "2 files are missing: birth_dev.tsv, vanilla.finetune.params" in result.stderr
-    assert not (submission / "assignment5.zip").exists()
-
-
-def test_submission_refuses_predictions_of_other_questions(submission):
-    (submission / "vanilla.pretrain.dev.predictions").write_text("Rome\n" * 5)
-    (submission / "perceiver.pretrain.dev.predictions").write_text("Rome\n" * 6)
-    result = collect(submission)
-    assert "WRONG: 5 predictions for 6 questions; evaluate again" in result.stdout
-    assert "0.0 % right, threshold 6 %: NOT MET" in result.stdout
-    assert result.returncode == 2 and "not the predictions for their questions: vanilla.pretrain.dev" in result.stderr
-    assert not (submission / "assignment5.zip").exists()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="a bash script")
-def test_collect_submission_script_runs_from_anywhere(tmp_path):
-    result = subprocess.run(
-        ["bash", str(ROOT / "collect_submission.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert result.returncode == 0 and "assignment5.zip" in result.stdout
 
 
 def test_comparison_table(world):

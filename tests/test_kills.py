@@ -130,8 +130,9 @@ def test_submission_survives_fifty_kills(world):
     Path("src").mkdir()
     Path("src/run.py").write_text("")
     run.main([*TRAINING["finetune"].split(), "--finetune_epochs", "1", "--writing_params_path", "vanilla.model.params"])
-    for name in ("vanilla.finetune.params", "perceiver.finetune.params"):
-        Path(name).write_bytes(Path("vanilla.model.params").read_bytes())
+    Path("vanilla.finetune.params").write_bytes(Path("vanilla.model.params").read_bytes())
+    perceiver = TRAINING["finetune"].replace("vanilla", "perceiver").split()
+    run.main([*perceiver, "--finetune_epochs", "1", "--writing_params_path", "perceiver.finetune.params"])
     for name in ("vanilla.nopretrain", "vanilla.pretrain", "perceiver.pretrain"):
         for split in ("dev", "test"):
             Path(f"{name}.{split}.predictions").write_text("London\n" * WIKI.count("born"))

@@ -1,0 +1,179 @@
+"""The submission: what each year packs, and what is refused."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, WIKI, command
+
+from cli import UserError
+from model import GPT, GPTConfig
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import collect_submission
+
+
+def collect(world: Path, *words: str) -> subprocess.CompletedProcess:
+    return command(str(ROOT / "scripts/collect_submission.py"), *words, cwd=world)
+
+
+def write_params(path: Path, variant: str, **settings) -> None:
+    """A params file as the course's code writes it: a state_dict, and no record beside it."""
+    settings = {"vocab_size": len(set(WIKI)) + 2, "block_size": 128} | settings
+    state = GPT(GPTConfig(variant=variant, **settings)).state_dict()
+    torch.save({name: torch.zeros_like(value) for name, value in state.items()}, path)  # zeros are packed faster
+
+
+@pytest.fixture
+def submission(world) -> Path:
+    """A folder in which everything for the perceiver year is there."""
+    (world / "src").mkdir()
+    for source in (ROOT / "src").glob("*.py"):
+        (world / "src" / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    write_params(world / "vanilla.model.params", "vanilla")
+    os.link(world / "vanilla.model.params", world / "vanilla.finetune.params")
+    write_params(world / "perceiver.finetune.params", "perceiver", bottleneck_dim=48)
+    for name in ("vanilla.nopretrain", "vanilla.pretrain", "perceiver.pretrain"):
+        for split in ("dev", "test"):
+            (world / f"{name}.{split}.predictions").write_text("London\n" * 6)
+    return world
+
+
+def replace_perceiver(submission: Path, variant: str) -> None:
+    """Files of another variant instead of the perceiver's."""
+    (submission / "perceiver.finetune.params").unlink()
+    write_params(submission / f"{variant}.finetune.params", variant)
+    for split in ("dev", "test"):
+        name = f"pretrain.{split}.predictions"
+        (submission / f"perceiver.{name}").rename(submission / f"{variant}.{name}")
+
+
+def test_submission_is_packed_after_a_table(submission):
+    result = collect(submission)
+    assert result.returncode == 0, result.stderr
+    assert "6 predictions for 6 questions, 33.3 % right, threshold 10 %: met" in result.stdout
+    with zipfile.ZipFile(submission / "assignment5.zip") as archive:
+        assert archive.testzip() is None
+        names = set(archive.namelist())
+    assert {f"src/{source.name}" for source in (ROOT / "src").glob("*.py")} <= names
+    assert {"wiki.txt", "birth_dev.tsv", "vanilla.model.params", "perceiver.pretrain.test.predictions"} <= names
+    assert not any(name.startswith("synthesizer") for name in names)
+
+
+def test_submission_of_the_other_year_or_of_both(submission):
+    replace_perceiver(submission, "synthesizer")
+    result = collect(submission, "--output_path", "assignment5_submission.zip")
+    assert result.returncode == 0 and (submission / "assignment5_submission.zip").exists()
+    assert "synthesizer.pretrain.test.predictions  6 predictions for 6 questions" in result.stdout
+    (submission / "perceiver.finetune.params").write_bytes(b"begun")
+    (submission / "rope.finetune.params").write_bytes(b"begun")
+    result = collect(submission)
+    assert "2 files are missing: perceiver.pretrain.dev.predictions" in result.stderr
+    assert "or move away the files of the variant that you leave out" in result.stderr
+    assert "left out: rope, which --year 2023 does not ask for" in result.stdout
+
+
+def test_submission_of_the_rope_years(submission):
+    replace_perceiver(submission, "rope")
+    result = collect(submission)
+    assert result.returncode == 2 and "london_baseline_accuracy.txt         MISSING" in result.stdout
+    way_out = "python london_baseline.py --outputs_path london_baseline_accuracy.txt"
+    assert result.stderr.endswith(f"1 files are missing: london_baseline_accuracy.txt; write it with: {way_out}\n")
+    command(str(ROOT / "london_baseline.py"), *way_out.split()[2:], cwd=submission)
+    result = collect(submission)
+    assert result.returncode == 0, result.stderr
+    assert "rope.pretrain.dev.predictions        6 predictions for 6 questions, 33.3 % right, threshold 30 %: met" in (
+        result.stdout
+    )
+    with zipfile.ZipFile(submission / "assignment4_submission.zip") as archive:
+        packed = {name for name in archive.namelist() if not name.startswith("src/")}
+    splits = ("dev.predictions", "test.predictions")
+    assert packed == {
+        "london_baseline_accuracy.txt",
+        "vanilla.model.params",
+        *(f"vanilla.nopretrain.{split}" for split in splits),
+        *(f"{variant}.finetune.params" for variant in ("vanilla", "rope")),
+        *(f"{variant}.pretrain.{split}" for variant in ("vanilla", "rope") for split in splits),
+    }
+
+
+def test_submission_year_decides_archive_thresholds_and_files(submission):
+    replace_perceiver(submission, "rope")
+    result = collect(submission, "--year", "XCS224N")
+    assert result.returncode == 0 and (submission / "assignment5_submission.zip").exists()
+    assert "threshold 10 %: met" in result.stdout and "threshold 22 %: met" in result.stdout
+    result = collect(submission, "--year", "2022")
+    assert "left out: rope" in result.stdout and "3 files are missing: perceiver.finetune.params" in result.stderr
+    assert not (submission / "assignment5.zip").exists()
+
+
+def test_submission_names_what_is_missing_and_packs_nothing(submission):
+    (submission / "vanilla.finetune.params").unlink()
+    (submission / "birth_dev.tsv").unlink()
+    result = collect(submission)
+    assert result.returncode == 2
+    assert "2 files are missing: birth_dev.tsv, vanilla.finetune.params" in result.stderr
+    assert not (submission / "assignment5.zip").exists()
+
+
+def test_submission_refuses_predictions_of_other_questions(submission):
+    (submission / "vanilla.pretrain.dev.predictions").write_text("Rome\n" * 5)
+    (submission / "perceiver.pretrain.dev.predictions").write_text("Rome\n" * 6)
+    result = collect(submission)
+    assert "WRONG: 5 predictions for 6 questions; evaluate again" in result.stdout
+    assert "0.0 % right, threshold 6 %: NOT MET" in result.stdout
+    wrong = "nothing packed: vanilla.pretrain.dev.predictions: 5 predictions for 6 questions; evaluate again\n"
+    assert result.returncode == 2 and result.stderr.endswith(wrong)
+    assert not (submission / "assignment5.zip").exists()
+
+
+def write_not_finite(path: Path) -> None:
+    state = torch.load(path)
+    state["head.weight"][3, 5] = torch.nan
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "reason"),
+    [
+        ("vanilla.model", lambda path: path.write_bytes(b""), "not a whole file of tensors"),
+        ("vanilla.finetune", lambda path: torch.save([1, 2], path), "not a params file"),
+        ("vanilla.finetune", write_not_finite, "head.weight holds values that are not finite; train again"),
+        (
+            "vanilla.finetune",
+            lambda path: write_params(path, "rope"),
+            "was trained as rope, not vanilla; put vanilla's",
+        ),
+        ("vanilla.model", lambda path: write_params(path, "vanilla", vocab_size=256), "a vocabulary of 256 characters"),
+        ("perceiver.finetune", lambda path: write_params(path, "perceiver", n_layer=3), "not the parameters of a perc"),
+        (
+            "perceiver.finetune",
+            lambda path: write_params(path, "perceiver", block_size=256, bottleneck_dim=200),
+            "bottleneck_dim 200 is not in 1..128",
+        ),
+    ],
+)
+def test_submission_refuses_params_that_are_not_of_the_variant(submission, monkeypatch, capsys, name, spoil, reason):
+    path = submission / f"{name}.params"
+    content = torch.load(path)
+    path.unlink()  # it may be a link
+    torch.save(content, path)
+    spoil(path)
+    monkeypatch.setattr(sys, "argv", ["collect_submission.py"])
+    with pytest.raises(UserError, match=rf"^nothing packed: {name}.params: .*{re.escape(reason)}.*$"):
+        collect_submission.main()
+    assert "WRONG: " in capsys.readouterr().out
+    assert not (submission / "assignment5.zip").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a bash script")
+def test_collect_submission_script_runs_from_anywhere(tmp_path):
+    result = subprocess.run(
+        ["bash", str(ROOT / "collect_submission.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0 and "assignment5.zip" in result.stdout
