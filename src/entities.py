@@ -16,6 +16,7 @@ TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")
 WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")
 split_words = WORD.findall
 tokens_in = re.compile(r"\w+|[^\w ]").findall
+COMMON = 10  # a word that one text in so many has is a common one
 SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
 Feature = tuple[str | int, ...]  # of an entity in a document: the kind of the feature, and its value
 
@@ -233,7 +234,7 @@ def entity_pattern(places: set[str]) -> re.Pattern[str]:
     rests: dict[str, list[str]] = {}  # by the first two characters, so that no word is compared with all places
     for place in sorted(places, key=len, reverse=True):
         rests.setdefault(place[:2], []).append(re.escape(place[2:]))
-    place = "|".join(rf"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items())
+    place = "|".join(rf"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items()) or "(?!)"
     if not any(re.search(UNSPACED_LETTER, place) for place in places):
         return re.compile(rf"(?<!\w)({place})(?!\w)|(?:St\. )?\w+(?:(?!-born\b)['’-]\w*)*")
     bounded = rf"(?<!{SPACED_LETTER})(?:{place})(?!{SPACED_LETTER})"  # in either script
@@ -260,6 +261,43 @@ def find_entities(
             in_run = not word[1]
     known = set(words_in(text[:title] or subject))
     return tuple((start, end) for start, end in entities if not known.issuperset(words_in(text[start:end])))
+
+
+def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list[tuple[int, int, float]]]]:
+    """For each text, the length of its head, and what to read after it: where each span begins and ends, its weight.
+
+    The head is the title or, without one, the beginning up to the end of the first name. Spans are names, numbers and
+    dates, of weight 1, and runs of other words that fewer than one text in COMMON has, of weight `word_weight`.
+    """
+    pattern, common = entity_pattern(set()), common_words(texts)
+    words = Counter(word for text in texts for word in set(split_words(text)) if not re.match(r"\d", word))
+    rare = {word for word, lines in words.items() if not word[0].isupper() and COMMON * lines < len(texts)}
+    found = []
+    for text in texts:
+        head = title_length(text)
+        names = find_entities(text, head, pattern, common)
+        if not head and names:
+            head, names = names[0][1], names[1:]
+        numbers = [number.span() for number in re.finditer(r"\d+", text)]
+        others = [word.span() for word in WORD.finditer(text, head) if word_weight and word[0] in rare]
+        spans = [(*span, 1.0) for span in joined(text, {span for span in (*names, *numbers) if span[0] >= head})]
+        spans += [(*span, word_weight) for span in joined(text, others)]
+        found.append((head, sorted(spans)))
+    return found
+
+
+def joined(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans in order, those that follow each other with at most a space between them as one: "10 May 1815".
+
+    A year ends such a run: "10 May 1815 London" is a date and a name.
+    """
+    runs: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if runs and text[runs[-1][1] : start] in ("", " ") and not re.search(r"\d{3}$", text[slice(*runs[-1])]):
+            runs[-1] = runs[-1][0], max(end, runs[-1][1])
+        else:
+            runs.append((start, end))
+    return runs
 
 
 def begins_sentence(word: re.Match[str], title: int) -> bool:

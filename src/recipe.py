@@ -44,6 +44,10 @@ class Recipe:
     context_chars: int  # characters before and after such an entity, at most
     question_prefix_prob: float  # how often it is read after the question about its document's title
     weight_by_answer_odds: bool  # draw entities by the odds that they are answers; else uniformly
+    reads_facts: bool  # read each document fact by fact, as many as fit in a row, and nothing but the text
+    prefix_words: int  # words from anywhere in the text at the beginning of such a row, at most
+    facts_per_title: int  # of such a row, before the next document; 0: a row reads one document
+    word_weight: float  # how often a run of rarer words is such a fact, compared with a name
     qa_per_document: float  # finetuning pairs mixed into pretraining, for each document
     decay_to_end_of_run: bool  # the rate is lowest exactly at the end; else as in the course's code
     pretrain_cosine_epochs: int  # of the course's cosine, which rises again afterwards; 0: those of the run
@@ -72,6 +76,10 @@ COURSE = Recipe(
     context_chars=0,
     question_prefix_prob=0.0,
     weight_by_answer_odds=False,
+    reads_facts=False,
+    prefix_words=0,
+    facts_per_title=0,
+    word_weight=0.0,
     qa_per_document=0.0,
     decay_to_end_of_run=False,
     pretrain_cosine_epochs=200,
@@ -81,34 +89,47 @@ COURSE = Recipe(
     finetune_lr=6e-4,
 )
 
+# Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; likely answers: Lewis et al. 2021;
+# questions among the documents: Allen-Zhu and Li 2023
+FAST = replace(
+    COURSE,
+    name="fast",
+    pretrain_epochs=60,
+    pretrain_batch_size=64,
+    pretrain_lr=3e-3,
+    muon_lr=0.02,
+    decay_all=False,
+    dropout=0.0,
+    entity_mask_prob=0.9,
+    context_chars=12,
+    question_prefix_prob=1.0,
+    weight_by_answer_odds=True,
+    qa_per_document=0.02,
+    decay_to_end_of_run=True,
+    pretrain_cosine_epochs=0,
+    finetune_epochs=2,
+    finetune_batch_size=32,
+    finetune_lr=1.5e-4,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         COURSE,
         # the assignment of 2024 and 2025: the rate falls once
         replace(COURSE, name="course2024", pretrain_cosine_epochs=0),
-        # Muon: Jordan et al. 2024; salient spans: Guu et al. 2020; likely answers: Lewis et al. 2021;
-        # questions among the documents: Allen-Zhu and Li 2023
-        Recipe(
-            name="fast",
-            pretrain_epochs=60,
-            pretrain_batch_size=64,
-            pretrain_lr=3e-3,
-            pretrain_warmup_tokens=512 * 20,
-            muon_lr=0.02,
-            decay_all=False,
-            dropout=0.0,
-            entity_mask_prob=0.9,
-            context_chars=12,
-            question_prefix_prob=1.0,
-            weight_by_answer_odds=True,
-            qa_per_document=0.02,
-            decay_to_end_of_run=True,
-            pretrain_cosine_epochs=0,
-            scratch_epochs=75,
-            finetune_epochs=2,
-            finetune_batch_size=32,
-            finetune_lr=1.5e-4,
+        FAST,
+        replace(
+            FAST,
+            name="open",
+            entity_mask_prob=0.0,
+            question_prefix_prob=0.0,
+            weight_by_answer_odds=False,
+            qa_per_document=0.0,
+            reads_facts=True,
+            context_chars=6,
+            prefix_words=3,
+            finetune_epochs=4,
         ),
     )
 }

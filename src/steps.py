@@ -28,6 +28,7 @@ from inputs import Inputs
 from model import GPT, GPTConfig
 from optim import final_tokens_of
 from question import COURSE_TEMPLATE, QuestionTemplate
+from readings import FactDataset, SalientSpanDataset
 from recipe import BLOCK_SIZE, Recipe, Run
 from report import (
     COLUMNS,
@@ -46,7 +47,6 @@ from report import (
     reliability_diagram,
     summary,
 )
-from salient import SalientSpanDataset
 from trainer import Trainer, TrainerConfig
 from utils import set_seed
 
@@ -179,7 +179,9 @@ def pretrain(run: Run, inputs: Inputs) -> None:
     recipe, documents = run.recipe, world.documents
     print_summary(run, inputs, documents)
     dataset, rows = documents, len(documents)
-    if world.pairs is not None:
+    if recipe.reads_facts:
+        dataset = fact_by_fact(documents, recipe)
+    elif world.pairs is not None:
         readings = salient_spans(documents, world.pairs.data, world.template, recipe)
         dataset = MixedDataset(readings, world.pairs, recipe.qa_per_document)
         rows = len(documents) * (1 + recipe.qa_per_document)
@@ -204,6 +206,17 @@ def salient_spans(
         context_chars=recipe.context_chars,
         question_prefix_prob=recipe.question_prefix_prob,
         weight_by_answer_odds=recipe.weight_by_answer_odds,
+    )
+
+
+def fact_by_fact(documents: CharCorruptionDataset, recipe: Recipe) -> FactDataset:
+    """The documents as a recipe reads them that knows no question."""
+    return FactDataset(
+        documents,
+        context_chars=recipe.context_chars,
+        prefix_words=recipe.prefix_words,
+        facts_per_title=recipe.facts_per_title,
+        word_weight=recipe.word_weight,
     )
 
 

@@ -24,7 +24,7 @@ from entities import entity_pattern, summarise, title_length
 from files import read_text
 from model import GPT, GPTConfig
 from question import COURSE_TEMPLATE, find_template, parse_pairs, parse_questions, read_predictions
-from salient import SalientSpanDataset
+from readings import SalientSpanDataset
 
 MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
 many = settings(

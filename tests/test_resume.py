@@ -26,8 +26,8 @@ from dataset import CharCorruptionDataset
 from inputs import read_inputs
 from model import GPT
 from question import COURSE_TEMPLATE
+from readings import SalientSpanDataset
 from recipe import RECIPES
-from salient import SalientSpanDataset
 from trainer import Trainer, TrainerConfig
 
 PRETRAIN = "pretrain vanilla wiki.txt --device cpu --writing_params_path a.params --pretrain_epochs"

@@ -11,7 +11,7 @@ from cli import UserError
 from dataset import CharCorruptionDataset
 from entities import read_documents, weigh_by_answer_odds
 from question import COURSE_TEMPLATE, QuestionTemplate
-from salient import SalientSpanDataset
+from readings import SalientSpanDataset
 
 ASKED = [("Where was Alan Turing born?", "London")]
 

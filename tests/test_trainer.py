@@ -11,7 +11,7 @@ from tqdm import tqdm
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from optim import learning_rate_multiplier
 from question import COURSE_TEMPLATE
-from salient import SalientSpanDataset
+from readings import SalientSpanDataset
 from trainer import Trainer, TrainerConfig
 
 

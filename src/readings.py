@@ -1,0 +1,214 @@
+"""How pretraining reads documents for their facts: salient span masking, and fact by fact."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from cli import UserError
+from dataset import BatchDataset, CharCorruptionDataset, Spans, inputs_and_targets
+from entities import find_facts, read_documents, weigh_by_answer_odds
+from question import QuestionTemplate
+
+MILLION = 10**6
+MOST_FACTS = 64  # of a document in a row; of a longer one, neighbouring facts from a random one on
+MOST_TITLES = 6  # in a row
+
+
+class SalientSpanDataset(BatchDataset):
+    """Salient span masking: with probability entity_mask_prob, the masked span is an entity of the document, such as
+    "Warsaw" or "Royal Academy" (Guu et al. 2020, REALM, section 3.4); otherwise it is random, as in
+    CharCorruptionDataset.
+
+    A text with a masked entity consists of a head, at most context_chars characters before the entity, the entity, and
+    at most as many characters after it. The head is the document's title, "Ada Lovelace. ", or, with probability
+    question_prefix_prob, the question about its subject, "Where was Ada Lovelace born? ": each fact is learned under
+    the phrasing used at test time. If the document has no title or subject, the head is empty. Entities are drawn
+    uniformly or, with weight_by_answer_odds, by how likely they are to be answers: entities.weigh_by_answer_odds().
+    Raises UserError if the text lacks characters of the question.
+    """
+
+    def __init__(
+        self,
+        documents: CharCorruptionDataset,
+        pairs: Sequence[tuple[str, str]],
+        template: QuestionTemplate,
+        *,
+        entity_mask_prob: float,
+        context_chars: int,
+        question_prefix_prob: float,
+        weight_by_answer_odds: bool,
+    ) -> None:
+        self.documents, self.block_size = documents, documents.block_size
+        self.entity_mask_prob, self.context_chars = entity_mask_prob, context_chars
+        self.question_prefix_prob = question_prefix_prob
+        places = {place for _, place in pairs}
+        answers = {name: place for question, place in pairs if (name := template.name_in(question)) is not None}
+        annotated = read_documents(documents.data, places, answers)
+        if weight_by_answer_odds:
+            annotated = weigh_by_answer_odds(annotated, answers, places)
+
+        self._titles = torch.tensor([document.title_length for document in annotated])
+        self._entities = torch.tensor([span for document in annotated for span in document.entities] or [(0, 0)])
+        self._has_entities = torch.tensor([len(document.entities) > 0 for document in annotated])
+        # the entities of document i divide the interval [i, i + 1) * MILLION among them by weight: where each part ends
+        ends: list[int] = []
+        for i, document in enumerate(annotated):
+            sums = list(accumulate(document.weights))
+            ends += [i * MILLION + round(MILLION * so_far / sums[-1]) for so_far in sums]
+        self._ends = torch.tensor(ends, dtype=torch.int64)
+
+        # the questions about all subjects follow the documents in one tensor of ids
+        questions = [f"{template.ask(document.subject)} " if document.subject else "" for document in annotated]
+        self._question_lengths = torch.tensor([len(question) for question in questions])
+        ends_of_questions = torch.cumsum(self._question_lengths, 0)
+        self._questions = len(documents._ids) + ends_of_questions - self._question_lengths
+        try:
+            ids = torch.tensor(documents.encode("".join(questions)), dtype=torch.int32)
+        except ValueError as error:
+            raise UserError(f"'{template}': {error}; word the question in characters of the text") from None
+        self._ids = torch.cat((documents._ids, ids))
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def draw(self, indices: Tensor) -> Spans:
+        """Draws what to read of each document `indices` (B,), and which span of it to mask."""
+        kind, prefix, which, left, right = torch.rand(5, len(indices), device=indices.device)  # (B,) each
+        asks = prefix < self.question_prefix_prob
+        document, title = self.documents._starts[indices], self._titles[indices]
+        head = torch.where(asks, self._questions[indices], document)
+        head_length = torch.where(asks, self._question_lengths[indices], title)
+
+        entity = torch.searchsorted(self._ends, indices * MILLION + (which * MILLION).long(), right=True)
+        start, end = self._entities[entity.clamp(max=len(self._entities) - 1)].unbind(1)  # (B,), in the document
+        first = torch.maximum(title, start - (left * (self.context_chars + 1)).long())
+        last = torch.minimum(self.documents._lengths[indices], end + (right * (self.context_chars + 1)).long())
+        last = torch.minimum(last, first + self.documents.max_length - head_length)
+        moved = head_length - first  # offset from positions in the document to positions in the text that is read
+        salient = Spans(head, head_length, document + first, last + moved, start + moved, end - start)
+
+        is_salient = (kind < self.entity_mask_prob) & self._has_entities[indices] & (end <= last)
+        plain = self.documents.draw(indices)
+        return Spans(*(torch.where(is_salient, a, b) for a, b in zip(salient, plain, strict=True)))
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads documents `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
+        self.move_to(indices.device)
+        self.documents.move_to(indices.device)
+        return self.documents.corrupt(self._ids, self.draw(indices))
+
+
+class FactDataset(BatchDataset):
+    """Reads a document fact by fact, without knowing what will be asked.
+
+    A row consists of up to prefix_words words from anywhere in the text, the document's title, and then as many of its
+    facts as fit, in random order: "context MASK context MASK span MASK", as in CharCorruptionDataset, but with at most
+    context_chars characters on either side of the span. Spans are names (runs of capitalised words), numbers, dates,
+    and runs of rarer words, which come first less often by the factor word_weight: entities.find_facts(). A document
+    without a title is read after its beginning, up to the end of its first name. One without spans is read by span
+    corruption. With facts_per_title, other random documents follow in the row, each with its title and so many facts.
+    """
+
+    def __init__(
+        self,
+        documents: CharCorruptionDataset,
+        *,
+        context_chars: int,
+        prefix_words: int,
+        facts_per_title: int,
+        word_weight: float,
+    ) -> None:
+        self.documents, self.block_size = documents, documents.block_size
+        self.context_chars, self.prefix_words, self.facts_per_title = context_chars, prefix_words, facts_per_title
+        facts = find_facts(documents.data, word_weight)
+        self._heads = torch.tensor([head for head, _ in facts])
+        self._counts = torch.tensor([len(of_document) for _, of_document in facts])
+        self._firsts = torch.cumsum(self._counts, 0) - self._counts
+        flat = [fact for _, of_document in facts for fact in of_document] or [(0, 0, 1.0)]
+        self._facts = torch.tensor([(start, end) for start, end, _ in flat])  # (facts, 2), in the document
+        self._weights = torch.tensor([weight for _, _, weight in flat])
+        self.most_facts = min(MOST_FACTS, max(1, int(self._counts.max())))
+
+        mark = torch.tensor([documents.stoi[documents.MASK_CHAR]], dtype=torch.int32)
+        self._mark = len(documents._ids)  # where MASK is in _ids
+        self._ids = torch.cat((documents._ids, mark))
+        is_space = (documents._ids == documents.stoi.get(" ", -1)) | (documents._ids == documents.stoi.get("\n", -1))
+        starts = torch.ones(len(documents._ids), dtype=torch.bool)
+        starts[1:] = is_space[:-1] & ~is_space[1:]
+        self._words = starts.nonzero()[:, 0]  # where words begin
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads documents `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
+        self.move_to(indices.device)
+        self.documents.move_to(indices.device)
+        starts, lengths = self.pieces(indices)
+        ends = torch.cumsum(lengths, 1)  # (B, P), in the row
+        position = torch.arange(self.block_size, device=indices.device).expand(len(indices), -1).contiguous()
+        piece = torch.searchsorted(ends, position, right=True).clamp(max=ends.size(1) - 1)  # (B, block_size)
+        source = starts.gather(1, piece) + position - (ends - lengths).gather(1, piece)
+        string = self._ids[source.clamp(0, len(self._ids) - 1)].long()
+        x, y = inputs_and_targets(string.masked_fill(position >= ends[:, -1:], 0))
+        has_facts = ((starts == self._mark) & (lengths > 0)).any(1, keepdim=True)
+        return tuple(torch.where(has_facts, *both) for both in zip((x, y), self.documents.batch(indices), strict=True))
+
+    def pieces(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The pieces of _ids that the rows for documents `indices` (B,) consist of: where they start, and their lengths
+        (B, P), 0 for what is left out."""
+        B = len(indices)
+        rows = indices[:, None]  # (B, D) documents in each row
+        if self.facts_per_title:
+            others = torch.randint(len(self), (B, MOST_TITLES - 1), device=indices.device)
+            rows = torch.cat((rows, others), 1)
+        words, n_words = self.random_words(B, indices.device)  # (B,)
+        titles, title_lengths = self.documents._starts[rows], self._heads[rows]  # (B, D)
+        starts, lengths = self.facts(rows)  # (B, D, K, 6)
+
+        # what fits: facts with all that comes before them; a title only with a fact
+        needed = lengths.sum(-1)  # (B, D, K)
+        if self.facts_per_title:
+            needed[:, :, self.facts_per_title :] = 0
+        exists = needed > 0
+        needed[:, :, 0] += title_lengths
+        fits = exists & (n_words[:, None] + torch.cumsum(needed.flatten(1), 1) <= self.block_size).view_as(needed)
+        lengths = lengths * fits[..., None]
+        title_lengths = title_lengths * fits[:, :, 0]
+        starts = torch.cat((titles[..., None], starts.flatten(2)), 2).flatten(1)  # (B, D * (1 + 6 K))
+        lengths = torch.cat((title_lengths[..., None], lengths.flatten(2)), 2).flatten(1)
+        return torch.cat((words[:, None], starts), 1), torch.cat((n_words[:, None], lengths), 1)
+
+    def random_words(self, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Up to prefix_words consecutive words for each row: where they start in _ids, and their length (rows,)."""
+        wanted = torch.randint(self.prefix_words + 1, (rows,), device=device)
+        first = (torch.rand(rows, device=device) * (len(self._words) - self.prefix_words)).long().clamp(min=0)
+        start, end = self._words[first], self._words[(first + wanted).clamp(max=len(self._words) - 1)]
+        length = end - start
+        in_one_document = torch.searchsorted(self.documents._starts, torch.stack((start, end)), right=True)
+        return start, length * ((in_one_document[0] == in_one_document[1]) & (length < self.block_size // 4))
+
+    def facts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The facts of documents `rows` (B, D) in a random order, each in six pieces of _ids: before the span, MASK,
+        after it, MASK, the span, MASK. Returns where they start and their lengths, both (B, D, K, 6)."""
+        K, counts = self.most_facts, self._counts[rows][..., None]  # (B, D, 1)
+        skipped = (torch.rand(*rows.shape, 1, device=rows.device) * (counts - K + 1).clamp(min=1)).long()
+        chosen = torch.arange(K, device=rows.device)  # (K,)
+        exists = chosen < counts  # (B, D, K)
+        chosen = (self._firsts[rows][..., None] + skipped + chosen).clamp(max=len(self._facts) - 1)
+        # a race of exponential clocks: the k-th to ring is drawn by weight from those that have not rung
+        rings = torch.empty(exists.shape, device=rows.device).exponential_() / self._weights[chosen]
+        order = rings.masked_fill(~exists, torch.inf).argsort(-1)
+        chosen, exists = chosen.gather(-1, order), exists.gather(-1, order)
+
+        start, end = self._facts[chosen].unbind(-1)  # (B, D, K)
+        left, right = (torch.rand(2, *start.shape, device=rows.device) * (self.context_chars + 1)).long()
+        document, of_document = self.documents._starts[rows][..., None], self.documents._lengths[rows][..., None]
+        first = torch.maximum(self._heads[rows][..., None], start - left)
+        last = torch.minimum(of_document, end + right)
+        mark, one = torch.full_like(start, self._mark), torch.ones_like(start)
+        starts = torch.stack((document + first, mark, document + end, mark, document + start, mark), -1)
+        lengths = torch.stack((start - first, one, last - end, one, end - start, one), -1)
+        return starts, lengths * exists[..., None]
