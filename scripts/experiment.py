@@ -5,6 +5,7 @@ python scripts/experiment.py ablation --people 600        the fast recipe, witho
 python scripts/experiment.py sweep                        more people, more lines about each, more readings
 python scripts/experiment.py exposures --recipe course    accuracy over how often the text was read
 python scripts/experiment.py variants                     every kind of attention
+python scripts/experiment.py relations --recipe open      one pretraining, several questions: where, when and so on
 
 A row is pretrained, finetuned and asked about people it was not finetuned on: those of birth_dev.tsv, or with --people
 or --held_out some of the training people, so that settings can be chosen without the people of the final test.
@@ -55,11 +56,13 @@ class Row:
     variant: str = ""  # empty: the one of the command line
     people: int = 0  # if not 0: a text of our own, with `lines` lines about each of so many people
     lines: int = 0
+    relations: tuple[str, ...] = ("birthplace",)  # of a text of our own: what is asked, each from the same pretraining
 
 
 EXPERIMENTS = {
     "run": [Row()],
     "exposures": [Row()],
+    "relations": [Row(people=600, lines=4, relations=tuple(build.RELATIONS))],
     "variants": [Row(variant=variant) for variant in VARIANTS],
     "ablation": [
         Row(),
@@ -134,22 +137,27 @@ def write_pairs(path: str, pairs: list[tuple[str, str]]) -> None:
     write_text(path, "".join(f"{question}\t{place}\n" for question, place in pairs))
 
 
-def make_world(arguments: argparse.Namespace, row: Row, folder: Path) -> str:
+def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: str) -> str:
     """Writes wiki.txt, trained_on.tsv and asked.tsv for the row. Returns the name of this corpus in records."""
+    pairs_name, asked_name = "birth_places_train.tsv", "birth_dev.tsv"
     if row.people:
         built = folder / "built"
         words = ["--people", str(row.people), "--lines_per_person", str(row.lines), "--out", str(built)]
+        if len(row.relations) > 1:  # the quickstart's data of that seed
+            words += ["--seed", str(arguments.seed), "--relation", relation]
         build.main(words)
         source, name = built, f"embedded-{row.people}x{row.lines}"
+        if relation != "birthplace":
+            pairs_name, asked_name = f"{relation}_train.tsv", f"{relation}_dev.tsv"
     else:
         source = Path(arguments.folder)
         name = "embedded" if source.resolve() == ROOT else source.resolve().name
-    pairs_path = f"{source}/birth_places_train.tsv"
+    pairs_path = f"{source}/{pairs_name}"
     text, pairs = read_text(f"{source}/wiki.txt"), parse_pairs(read_text(pairs_path), pairs_path)
     if arguments.people or arguments.held_out:
         held_out_world(folder, text, pairs, arguments.people or 0)
         return f"{name}-{arguments.people or 'training'}"
-    asked_path = f"{source}/birth_dev.tsv"
+    asked_path = f"{source}/{asked_name}"
     write_text(f"{folder}/wiki.txt", text)
     write_pairs(f"{folder}/trained_on.tsv", pairs)
     write_pairs(f"{folder}/asked.tsv", parse_pairs(read_text(asked_path), asked_path))
@@ -178,7 +186,7 @@ def percent_masked(recipe: Recipe, folder: Path) -> float | None:
 
 
 def measure(arguments: argparse.Namespace, row: Row) -> None:
-    """Trains and asks one row, and appends its record."""
+    """Trains and asks one row, and appends a record for each relation that is asked."""
     import steps
     from checkpoint import read_record
 
@@ -188,7 +196,8 @@ def measure(arguments: argparse.Namespace, row: Row) -> None:
     words += [f"{row.people}x{row.lines}"] * bool(row.people)
     folder = FOLDER / re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))[:200]
     folder.mkdir(parents=True, exist_ok=True)
-    corpus = make_world(arguments, row, folder)
+    first, *others = row.relations
+    corpus = make_world(arguments, row, folder, first)
     pairs_path, asked_path = f"{folder}/trained_on.tsv", f"{folder}/asked.tsv"
     common = Run(
         function="evaluate",
@@ -278,8 +287,22 @@ def measure(arguments: argparse.Namespace, row: Row) -> None:
         "curve": curve or None,
         "measured": {name: value for name, value in measured.items() if value is not None},
     }
+    if others:
+        record["measured"]["relation"] = first
     append_record(str(RESULTS), record)
     print_row(record)
+    for relation in others:
+        make_world(arguments, row, folder, relation)
+        started = time.perf_counter()
+        asked, correct = finetune_and_answer(pretrained.path)
+        seconds = {"pretrain": round(pretraining), "total": round(pretraining + time.perf_counter() - started)}
+        changes = {"seconds": seconds, "correct": int(correct), "asked": int(asked), "curve": None}
+        changes |= {
+            "sha256": sha256_of(f"{folder}/wiki.txt", pairs_path, asked_path),
+            "measured": {"relation": relation},
+        }
+        append_record(str(RESULTS), record | changes)
+        print_row(record | changes)
 
 
 def largest_attention(params_path: str, folder: Path, written: dict) -> list[float]:
@@ -319,8 +342,9 @@ def print_row(record: dict) -> None:
         f", {name.split('_')[1]} % after {at} s" for name, at in record["seconds"].items() if name.startswith("to_")
     )
     percent = 100 * record["correct"] / record["asked"]
+    relation = f", {record['measured']['relation']}" if "relation" in record["measured"] else ""
     print(
-        f"{record['variant']}, seed {record['seed']}, {record['corpus']}, {changed}: {record['correct']} of "
+        f"{record['variant']}, seed {record['seed']}, {record['corpus']}{relation}, {changed}: {record['correct']} of "
         f"{record['asked']} right ({percent:.2f} %) after {record['seconds']['total']} s{marks}"
     )
 

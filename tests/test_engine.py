@@ -249,6 +249,7 @@ def configured_as_on_a_gpu(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.filterwarnings("ignore:dynamo_pgo", "ignore:.*torch.jit")
 @pytest.mark.parametrize("backward", [False, True])
 def test_model_that_does_not_compile_runs_uncompiled(configured_as_on_a_gpu, monkeypatch, backward):
     from torch._inductor.graph import GraphLowering  # takes a second
