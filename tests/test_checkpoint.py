@@ -138,6 +138,24 @@ def test_other_file_is_refused_with_what_it_is(tmp_path, written, read, message)
 
 
 @pytest.mark.parametrize(
+    ("variant", "change"),
+    [
+        ("vanilla", lambda state: {name: value for name, value in state.items() if not name.endswith("mask")}),
+        ("vanilla", lambda state: state | {"start_emb": torch.zeros(1, 1, 16)}),
+        ("perceiver", lambda state: {name: value for name, value in state.items() if name != "down_block.C"}),
+        ("rope", lambda state: state | {"blocks.0.attn.rope_cache": torch.ones(4, 24, 2)}),  # transposed
+    ],
+    ids=["no masks", "a parameter more", "no basis", "another order of the table"],
+)
+def test_file_of_another_shape_is_refused_in_one_line(tmp_path, variant, change):
+    path = str(tmp_path / "a.params")
+    torch.save(change(GPT(config(variant)).state_dict()), path)
+    with pytest.raises(UserError) as error:
+        load_params(GPT(config(variant)), path, "wiki.txt")
+    assert str(error.value).startswith(path) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda path: path.write_bytes(b""),

@@ -8,6 +8,7 @@ import torch
 from conftest import VARIANTS
 
 import attention
+from checkpoint import load_params
 from model import GPT, WIRINGS, GPTConfig
 from recipe import VARIANTS as TABLE
 from recipe import Variant
@@ -50,23 +51,46 @@ def block(name: str, variant: str, length: int) -> dict[str, tuple[int, ...]]:
     return names | linear(f"{name}.attn.value", 256, 256) | linear(f"{name}.attn.proj", 256, 256)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_state_dict_has_the_names_and_shapes_of_the_course(variant):
+def course_names(variant: str) -> dict[str, tuple[int, ...]]:
+    """The names and shapes in the course's params files, for 200 characters and a bottleneck of 64."""
     names = {"tok_emb.weight": (200, 256), "head.weight": (200, 256)}
     names |= {"ln_f.weight": (256,), "ln_f.bias": (256,)}
     if variant != "rope":
         names["pos_emb"] = (1, 128, 256)
     if variant == "perceiver":
         names |= block("down_block", variant, 128) | block("up_block", variant, 128) | {"down_block.C": (1, 64, 256)}
-        names |= block("blocks.0", variant, 64) | block("blocks.1", variant, 64)
-    else:
-        for n in range(4):
-            names |= block(f"blocks.{n}", variant, 128)
+        return names | block("blocks.0", variant, 64) | block("blocks.1", variant, 64)
+    for n in range(4):
+        names |= block(f"blocks.{n}", variant, 128)
+    return names
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_state_dict_has_the_names_and_shapes_of_the_course(variant):
     state = GPT(GPTConfig(200, 128, variant=variant, bottleneck_dim=64)).state_dict()
-    assert {name: tuple(value.shape) for name, value in state.items()} == names
+    assert {name: tuple(value.shape) for name, value in state.items()} == course_names(variant)
     assert all(value.dtype == torch.float32 for value in state.values())
     masks = [value for name, value in state.items() if name.endswith("mask")]
     assert all(torch.equal(mask, torch.tril(torch.ones_like(mask))) for mask in masks)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_file_of_the_course_loads_strictly_and_silently(documents, tmp_path, capsys, variant):
+    state = {name: torch.randn(shape) * 0.1 for name, shape in course_names(variant).items()}
+    angles = np.arange(128)[:, None] * 10000.0 ** (-2 * np.arange(16) / 32)
+    for name, value in state.items():
+        if name.endswith("mask"):
+            state[name] = torch.tril(torch.ones_like(value))
+        elif name.endswith("rope_cache"):
+            state[name] = torch.tensor(np.stack([np.cos(angles), np.sin(angles)], axis=-1), dtype=torch.float32)
+    path = str(tmp_path / "course.params")
+    torch.save(state, path)
+    model = GPT(GPTConfig(200, 128, variant=variant, bottleneck_dim=64))
+    # random weights do not show the wiring of a perceiver, so it gets no text to find it on
+    load_params(model, path, "wiki.txt", None if variant == "perceiver" else documents)
+    loaded = model.state_dict()
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[name], value) for name, value in state.items())
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
