@@ -194,7 +194,7 @@ class RotarySelfAttention(CausalSelfAttention):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         block_size, head_size = len(self.rope_cache), self.key.out_features // self.n_head
         table = state_dict.setdefault(f"{prefix}rope_cache", standard_rope_cache(block_size, head_size))
-        if table.shape[1:] == (self.key.out_features // 2, 2):
+        if table.shape in ((block_size, head_size // 2, 2), (block_size, self.key.out_features // 2, 2)):
             self.rope_cache = self.rope_cache.new_empty(table.shape)  # filled below
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from trainer import Trainer
 
 TIME = "%Y%m%d-%H%M%S"
 
-CLEARLY = 0.02  # nats per character: differences of the loss below it decide nothing
+CLEARLY = 0.05  # nats per character: differences of the loss below it decide nothing
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before a name
 
 
@@ -152,8 +151,10 @@ def read_record(path: str) -> dict[str, Any]:
 def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
     """The variant, vocab_size, block_size and bottleneck_dim that a state_dict was trained as, as far as it tells."""
     found: dict[str, str | int] = {}
-    if "down_block.C" in state and state["down_block.C"].dim() == 3:
-        found |= {"variant": "perceiver", "bottleneck_dim": state["down_block.C"].size(1)}
+    if any(name.startswith("down_block.") for name in state):
+        found["variant"] = "perceiver"
+        if "down_block.C" in state and state["down_block.C"].dim() == 3:
+            found["bottleneck_dim"] = state["down_block.C"].size(1)
     elif "blocks.0.attn.w2" in state:
         found["variant"] = "synthesizer"
     elif "blocks.0.attn.query.weight" in state:
@@ -214,22 +215,28 @@ def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDat
     """Decides what the parameters of foreign code do not show, by the loss on some documents, and prints the decision.
 
     A perceiver gets the wiring (model.WIRINGS) with the lowest loss. A rope model whose table of rotations is not the
-    standard one keeps its own. Raises UserError where that loss is not lower than the others by at least CLEARLY.
+    standard one keeps its own, as it is or turning the other way. Raises UserError where that loss is not lower than
+    those of the other choices by at least CLEARLY.
     """
-    config, loss = model.config, partial(loss_on, documents)
-    tables = {name: table for name, table in model.named_buffers() if name.endswith("rope_cache")}
-    standard = {name: standard_rope_cache(len(table), config.n_embd // config.n_head) for name, table in tables.items()}
+    tables = {name: table.clone() for name, table in model.named_buffers() if name.endswith("rope_cache")}
+    standard = {
+        name: standard_rope_cache(len(t), model.config.n_embd // model.config.n_head) for name, t in tables.items()
+    }
+    losses = {}
     if model.variant.bottleneck:
-        losses = {}
-        for config.wiring in WIRINGS:
-            losses[config.wiring] = loss(model)
-        kind, best = "wiring of the perceiver", min(losses, key=losses.get)
-        config.wiring = best
+        kind = "wiring of the perceiver"
+        for model.config.wiring in WIRINGS:
+            losses[model.config.wiring] = loss_on(documents, model)
+        best = model.config.wiring = min(losses, key=losses.get)
     elif any(t.shape != standard[name].shape or (t - standard[name]).abs().max() > 0.01 for name, t in tables.items()):
-        others = GPT(config)
-        others.load_state_dict({name: value for name, value in model.state_dict().items() if name not in tables})
-        losses = {"its own": loss(model), "the standard one": loss(others)}
-        kind, best = "table of rotations", "its own"
+        kind = "table of rotations"
+        turned = {name: table * torch.tensor([1.0, -1.0]) for name, table in tables.items()}
+        choices = {"the standard one": standard, "its own": tables, "its own, turning the other way": turned}
+        for choice, chosen in choices.items():
+            model.load_state_dict(model.state_dict() | chosen)
+            losses[choice] = loss_on(documents, model)
+        best = min(list(choices)[1:], key=losses.get)
+        model.load_state_dict(model.state_dict() | choices[best])
     else:
         return
     found, other = losses.pop(best), min(losses.values())

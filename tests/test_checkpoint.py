@@ -66,6 +66,7 @@ def test_wiring_of_a_perceiver_without_record_is_found_on_the_text(world, docume
     assert torch.equal(read.eval()(x)[0], model.eval()(x)[0])
 
 
+TURNED = standard_rope_cache(128, 16).flip(1) * torch.tensor([1.0, -1.0])
 OWN_TABLES = {
     "pairs counted from 1": standard_rope_cache(128, 18)[:, 1:],
     "rising angles": standard_rope_cache(128, 16).flip(1),
@@ -80,6 +81,17 @@ def test_own_table_of_rotations_is_taken_where_it_fits_the_text(world, documents
     read = small_model(documents.vocab_size, "rope")
     load_params(read, "a.params", "wiki.txt", documents)
     assert capsys.readouterr().out.startswith("a.params: table of rotations: its own (a loss of ")
+    x, _ = documents.batch(torch.arange(6))
+    assert torch.equal(read.eval()(x)[0], model.eval()(x)[0])
+
+
+def test_own_table_is_turned_the_other_way_where_that_fits_the_text(world, documents, capsys):
+    model = trained(documents, "rope", OWN_TABLES["rising angles"])
+    tables = {name: TURNED for name in model.state_dict() if name.endswith("rope_cache")}
+    torch.save(model.state_dict() | tables, "a.params")
+    read = small_model(documents.vocab_size, "rope")
+    load_params(read, "a.params", "wiki.txt", documents)
+    assert capsys.readouterr().out.startswith("a.params: table of rotations: its own, turning the other way (a loss ")
     x, _ = documents.batch(torch.arange(6))
     assert torch.equal(read.eval()(x)[0], model.eval()(x)[0])
 
