@@ -13,7 +13,6 @@ from question import QuestionTemplate
 
 MILLION = 10**6
 MOST_FACTS = 64  # of a document in a row; of a longer one, neighbouring facts from a random one on
-MOST_TITLES = 6  # in a row
 
 
 class SalientSpanDataset(BatchDataset):
@@ -104,11 +103,13 @@ class FactDataset(BatchDataset):
     """Reads a document fact by fact, without knowing what will be asked.
 
     A row consists of up to prefix_words words from anywhere in the text, the document's title, and then as many of its
-    facts as fit, in random order: "context MASK context MASK span MASK", as in CharCorruptionDataset, but with at most
-    context_chars characters on either side of the span. Spans are names (runs of capitalised words), numbers, dates,
-    and runs of rarer words, which come first less often by the factor word_weight: entities.find_facts(). A document
-    without a title is read after its beginning, up to the end of its first name. One without spans is read by span
-    corruption. With facts_per_title, other random documents follow in the row, each with its title and so many facts.
+    facts as fit, in random order. A fact is "context MASK context MASK span MASK", as in CharCorruptionDataset, with at
+    most context_chars characters on either side of the span, or, half of the time, "context MASK span MASK". Half of
+    the titles lose their full stop. A question has another form again, and what is read in several is easier to ask.
+
+    Spans are names (runs of capitalised words), numbers, dates, and runs of rarer words, which come first less often by
+    the factor word_weight: entities.find_facts(). A document without a title is read after its beginning, up to the end
+    of its first name, one without spans by span corruption.
     """
 
     def __init__(
@@ -117,13 +118,15 @@ class FactDataset(BatchDataset):
         *,
         context_chars: int,
         prefix_words: int,
-        facts_per_title: int,
         word_weight: float,
     ) -> None:
         self.documents, self.block_size = documents, documents.block_size
-        self.context_chars, self.prefix_words, self.facts_per_title = context_chars, prefix_words, facts_per_title
+        self.context_chars, self.prefix_words = context_chars, prefix_words
         facts = find_facts(documents.data, word_weight)
         self._heads = torch.tensor([head for head, _ in facts])
+        self._has_title = torch.tensor(
+            [text.endswith(". ", 0, head) for text, (head, _) in zip(documents.data, facts, strict=True)]
+        )
         self._counts = torch.tensor([len(of_document) for _, of_document in facts])
         self._firsts = torch.cumsum(self._counts, 0) - self._counts
         flat = [fact for _, of_document in facts for fact in of_document] or [(0, 0, 1.0)]
@@ -157,29 +160,20 @@ class FactDataset(BatchDataset):
         return tuple(torch.where(has_facts, *both) for both in zip((x, y), self.documents.batch(indices), strict=True))
 
     def pieces(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The pieces of _ids that the rows for documents `indices` (B,) consist of: where they start, and their lengths
-        (B, P), 0 for what is left out."""
-        B = len(indices)
-        rows = indices[:, None]  # (B, D) documents in each row
-        if self.facts_per_title:
-            others = torch.randint(len(self), (B, MOST_TITLES - 1), device=indices.device)
-            rows = torch.cat((rows, others), 1)
-        words, n_words = self.random_words(B, indices.device)  # (B,)
-        titles, title_lengths = self.documents._starts[rows], self._heads[rows]  # (B, D)
-        starts, lengths = self.facts(rows)  # (B, D, K, 6)
+        """The pieces of _ids that make up the rows for documents `indices` (B,).
 
-        # what fits: facts with all that comes before them; a title only with a fact
-        needed = lengths.sum(-1)  # (B, D, K)
-        if self.facts_per_title:
-            needed[:, :, self.facts_per_title :] = 0
-        exists = needed > 0
-        needed[:, :, 0] += title_lengths
-        fits = exists & (n_words[:, None] + torch.cumsum(needed.flatten(1), 1) <= self.block_size).view_as(needed)
-        lengths = lengths * fits[..., None]
-        title_lengths = title_lengths * fits[:, :, 0]
-        starts = torch.cat((titles[..., None], starts.flatten(2)), 2).flatten(1)  # (B, D * (1 + 6 K))
-        lengths = torch.cat((title_lengths[..., None], lengths.flatten(2)), 2).flatten(1)
-        return torch.cat((words[:, None], starts), 1), torch.cat((n_words[:, None], lengths), 1)
+        Returns where they start and their lengths, 0 for what is left out: both (B, P).
+        """
+        words, n_words = self.random_words(len(indices), indices.device)
+        document, head = self.documents._starts[indices], self._heads[indices]  # (B,)
+        no_stop = self._has_title[indices] * torch.randint(2, head.shape, device=indices.device)
+        starts, lengths = self.facts(indices)  # (B, K, 6)
+        row_lengths = (n_words + head)[:, None] + torch.cumsum(lengths.sum(-1), 1)  # (B, K)
+        lengths = lengths * (row_lengths <= self.block_size)[..., None]
+        # the title in two pieces: "Ada Lovelace." or "Ada Lovelace", and " "
+        front = torch.stack((words, document, document + head - 1), 1)
+        front_lengths = torch.stack((n_words, (head - 1 - no_stop).clamp(min=0), head.clamp(max=1)), 1)
+        return torch.cat((front, starts.flatten(1)), 1), torch.cat((front_lengths, lengths.flatten(1)), 1)
 
     def random_words(self, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Up to prefix_words consecutive words for each row: where they start in _ids, and their length (rows,)."""
@@ -190,25 +184,30 @@ class FactDataset(BatchDataset):
         in_one_document = torch.searchsorted(self.documents._starts, torch.stack((start, end)), right=True)
         return start, length * ((in_one_document[0] == in_one_document[1]) & (length < self.block_size // 4))
 
-    def facts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The facts of documents `rows` (B, D) in a random order, each in six pieces of _ids: before the span, MASK,
-        after it, MASK, the span, MASK. Returns where they start and their lengths, both (B, D, K, 6)."""
-        K, counts = self.most_facts, self._counts[rows][..., None]  # (B, D, 1)
-        skipped = (torch.rand(*rows.shape, 1, device=rows.device) * (counts - K + 1).clamp(min=1)).long()
-        chosen = torch.arange(K, device=rows.device)  # (K,)
-        exists = chosen < counts  # (B, D, K)
-        chosen = (self._firsts[rows][..., None] + skipped + chosen).clamp(max=len(self._facts) - 1)
-        # a race of exponential clocks: the k-th to ring is drawn by weight from those that have not rung
-        rings = torch.empty(exists.shape, device=rows.device).exponential_() / self._weights[chosen]
-        order = rings.masked_fill(~exists, torch.inf).argsort(-1)
-        chosen, exists = chosen.gather(-1, order), exists.gather(-1, order)
+    def facts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The facts of documents `indices` (B,) in random order, each as six pieces of _ids: before the span, MASK,
+        after it, MASK, the span, MASK.
 
-        start, end = self._facts[chosen].unbind(-1)  # (B, D, K)
-        left, right = (torch.rand(2, *start.shape, device=rows.device) * (self.context_chars + 1)).long()
-        document, of_document = self.documents._starts[rows][..., None], self.documents._lengths[rows][..., None]
-        first = torch.maximum(self._heads[rows][..., None], start - left)
-        last = torch.minimum(of_document, end + right)
+        Returns where the pieces start and their lengths, both (B, K, 6), where K is most_facts.
+        """
+        counts = self._counts[indices][:, None]  # (B, 1)
+        K, device = self.most_facts, indices.device
+        skipped = (torch.rand(len(indices), 1, device=device) * (counts - K + 1).clamp(min=1)).long()
+        numbers = torch.arange(K, device=device)  # (K,)
+        exists = numbers < counts  # (B, K)
+        facts = (self._firsts[indices][:, None] + skipped + numbers).clamp(max=len(self._facts) - 1)
+        # a race of exponential clocks: the next to ring is drawn by weight from those that have not rung
+        rings = torch.empty(exists.shape, device=device).exponential_() / self._weights[facts]
+        order = rings.masked_fill(~exists, torch.inf).argsort(1)
+        facts, exists = facts.gather(1, order), exists.gather(1, order)
+
+        start, end = self._facts[facts].unbind(-1)  # (B, K), in the document
+        left, right = (torch.rand(2, *start.shape, device=device) * (self.context_chars + 1)).long()
+        document, length = self.documents._starts[indices][:, None], self.documents._lengths[indices][:, None]  # (B, 1)
+        first = torch.maximum(self._heads[indices][:, None], start - left)
+        last = torch.minimum(length, end + right)
         mark, one = torch.full_like(start, self._mark), torch.ones_like(start)
+        after = torch.randint(2, start.shape, device=device)  # whether what comes after the span is read
         starts = torch.stack((document + first, mark, document + end, mark, document + start, mark), -1)
-        lengths = torch.stack((start - first, one, last - end, one, end - start, one), -1)
+        lengths = torch.stack((start - first, one, after * (last - end), after, end - start, one), -1)
         return starts, lengths * exists[..., None]

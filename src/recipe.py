@@ -46,7 +46,6 @@ class Recipe:
     weight_by_answer_odds: bool  # draw entities by the odds that they are answers; else uniformly
     reads_facts: bool  # read each document fact by fact, as many as fit in a row, and nothing but the text
     prefix_words: int  # words from anywhere in the text at the beginning of such a row, at most
-    facts_per_title: int  # of such a row, before the next document; 0: a row reads one document
     word_weight: float  # how often a run of rarer words is such a fact, compared with a name
     qa_per_document: float  # finetuning pairs mixed into pretraining, for each document
     decay_to_end_of_run: bool  # the rate is lowest exactly at the end; else as in the course's code
@@ -78,7 +77,6 @@ COURSE = Recipe(
     weight_by_answer_odds=False,
     reads_facts=False,
     prefix_words=0,
-    facts_per_title=0,
     word_weight=0.0,
     qa_per_document=0.0,
     decay_to_end_of_run=False,
@@ -129,6 +127,7 @@ RECIPES = {
             reads_facts=True,
             context_chars=6,
             prefix_words=3,
+            word_weight=0.0,
             finetune_epochs=4,
         ),
     )

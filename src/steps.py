@@ -215,7 +215,6 @@ def fact_by_fact(documents: CharCorruptionDataset, recipe: Recipe) -> FactDatase
         documents,
         context_chars=recipe.context_chars,
         prefix_words=recipe.prefix_words,
-        facts_per_title=recipe.facts_per_title,
         word_weight=recipe.word_weight,
     )
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from recipe import RECIPES
 
 BYRON = "Ada Lovelace. Ada Lovelace, daughter of Lord Byron, was born in London in 1815, and is known for a program."
 TEXT = f"{BYRON}\nAlan Turing. Alan Turing, a logician and runner, was born in Maida Vale in 1912, and died in 1954.\n"
+NAMES = ("Lord Byron", "London", "1815")
 MARK = CharCorruptionDataset.MASK_CHAR
 
 
 def fact_dataset(documents: CharCorruptionDataset, **settings) -> FactDataset:
-    settings = {"context_chars": 6, "prefix_words": 0, "facts_per_title": 0, "word_weight": 0.0} | settings
+    settings = {"context_chars": 6, "prefix_words": 0, "word_weight": 0.0} | settings
     return FactDataset(documents, **settings)
 
 
@@ -34,33 +36,40 @@ def rows_of(dataset: FactDataset, indices: list[int]) -> list[str]:
     return strings
 
 
-def facts_in(rest: str) -> list[tuple[str, str, str]]:
-    """ "context MASK context MASK span MASK ..." -> (context before, context after, span)."""
-    parts = rest.split(MARK)
-    assert len(parts) % 3 == 1 and parts[-1] == ""
-    return [tuple(parts[i : i + 3]) for i in range(0, len(parts) - 1, 3)]
+def facts_in(rest: str, text: str, spans: Collection[str]) -> list[tuple[str, str | None, str]]:
+    """The (context before, context after, span) of "before MASK after MASK span MASK before MASK span MASK ..."."""
+    parts, facts = iter(rest.split(MARK)[:-1]), []
+    assert rest.endswith(MARK)
+    for before in parts:
+        after, span = None, next(parts)
+        if span not in spans:
+            after, span = span, next(parts)
+        assert span in spans and before + span + (after or "") in text
+        facts.append((before, after, span))
+    return facts
 
 
 def test_row_is_a_title_and_facts_of_its_document_with_context():
     documents = CharCorruptionDataset(TEXT, 128)
-    before, after, spans = set(), set(), Counter()
-    for row in rows_of(fact_dataset(documents), [0] * 300):
-        assert row.startswith("Ada Lovelace. ")
-        facts = facts_in(row.removeprefix("Ada Lovelace. "))
-        assert all(left + span + right in BYRON for left, right, span in facts)
+    before, after, spans, titles = set(), Counter(), Counter(), Counter()
+    for row in rows_of(fact_dataset(documents), [0] * 400):
+        title = re.match(r"Ada Lovelace\.? ", row)[0]
+        titles[title] += 1
+        facts = facts_in(row.removeprefix(title), BYRON, NAMES)
         assert len({span for *_, span in facts}) == len(facts)  # each once
         before |= {len(left) for left, *_ in facts}
-        after |= {len(right) for _, right, _ in facts}
+        after.update(None if right is None else len(right) for _, right, _ in facts)
         spans.update(span for *_, span in facts)
-    assert before == after == set(range(7))
-    assert spans == {"Lord Byron": 300, "London": 300, "1815": 300}  # all fit
+    assert before == set(range(7)) and set(after) == {None, *range(7)}
+    assert abs(after[None] / 1200 - 0.5) < 0.06 and abs(titles["Ada Lovelace "] / 400 - 0.5) < 0.1
+    assert spans == {"Lord Byron": 400, "London": 400, "1815": 400}  # all fit
 
 
 def test_row_that_is_too_short_for_all_facts_has_some_in_random_order():
     documents = CharCorruptionDataset(TEXT, 64)
     first = Counter()
     for row in rows_of(fact_dataset(documents), [0] * 600):
-        facts = facts_in(row.removeprefix("Ada Lovelace. "))
+        facts = facts_in(re.sub(r"^Ada Lovelace\.? ", "", row), BYRON, NAMES)
         assert 1 <= len(facts) <= 3 and len(row) <= 64
         first[facts[0][2]] += 1
     assert all(150 < first[span] < 250 for span in ("Lord Byron", "London", "1815"))
@@ -74,7 +83,9 @@ def test_rarer_words_are_read_later_by_their_weight():
     assert spans == {"Lord Byron": 1, "London": 1, "1815": 1} | dict.fromkeys(
         ("daughter of", "born", "is known", "program"), 0.25
     )
-    first = Counter(facts_in(row.removeprefix("Ada Lovelace. "))[0][2] for row in rows_of(dataset, [0] * 2000))
+    first = Counter()
+    for row in rows_of(dataset, [0] * 2000):
+        first[facts_in(re.sub(r"^Ada Lovelace\.? ", "", row), BYRON, spans)[0][2]] += 1
     assert abs(first["London"] / 2000 - 1 / 4) < 0.04 and abs(first["program"] / 2000 - 1 / 16) < 0.02
 
 
@@ -94,29 +105,19 @@ def test_row_begins_with_words_from_anywhere_in_the_text():
     documents = CharCorruptionDataset(TEXT, 128)
     words = Counter()
     for row in rows_of(fact_dataset(documents, prefix_words=3), [0] * 900):
-        prefix, _ = re.split("Ada Lovelace[.] (?!Ada)", row, maxsplit=1)
+        prefix = re.match(r"(.*)Ada Lovelace\.? ", row)[1]
         assert prefix in TEXT and "\n" not in prefix and (not prefix or prefix.endswith(" "))
         words[len(prefix.split())] += 1
     assert set(words) == {0, 1, 2, 3} and min(words.values()) > 150
 
 
-def test_other_documents_follow_in_a_row():
-    documents, documents_in_rows = CharCorruptionDataset(TEXT, 128), []
-    for row in rows_of(fact_dataset(documents, facts_per_title=1), [0] * 50):
-        titles = re.findall(r"(?:^|⁇)((?:Ada Lovelace|Alan Turing)\. )", row)
-        facts = facts_in(re.sub(r"(^|(?<=⁇))(Ada Lovelace|Alan Turing)\. ", "", row))
-        assert titles[0] == "Ada Lovelace. " and len(facts) == len(titles)
-        documents_in_rows.append(len(titles))
-    assert max(documents_in_rows) > 2
-
-
 def test_document_without_a_title_is_read_after_its_first_name():
     documents = CharCorruptionDataset("Ada Lovelace was born in London in 1815\nnothing to ask about", 128)
     for row in rows_of(fact_dataset(documents), [0] * 20):
-        facts = facts_in(row.removeprefix("Ada Lovelace"))
-        assert {span for *_, span in facts} == {"London", "1815"}
+        facts = facts_in(row.removeprefix("Ada Lovelace"), documents.data[0], {"London", "1815"})
+        assert len(facts) == 2
     for row in rows_of(fact_dataset(documents), [1] * 20):
-        ((before, after, span),) = facts_in(row)
+        before, after, span, _ = row.split(MARK)
         assert "nothing to ask about".startswith(before + span + after)  # span corruption
 
 
@@ -125,7 +126,7 @@ def test_document_without_a_title_is_read_after_its_first_name():
 )
 def test_any_text_can_be_read(text):
     documents = CharCorruptionDataset(text, 128)
-    dataset = fact_dataset(documents, prefix_words=3, facts_per_title=2, word_weight=0.5)
+    dataset = fact_dataset(documents, prefix_words=3, word_weight=0.5)
     assert all(len(row) <= 128 for row in rows_of(dataset, list(range(len(documents))) * 20))
 
 
