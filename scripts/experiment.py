@@ -5,7 +5,9 @@ python scripts/experiment.py ablation --people 600        the fast recipe, witho
 python scripts/experiment.py sweep                        more people, more lines about each, more readings
 python scripts/experiment.py exposures --recipe course    accuracy over how often the text was read
 python scripts/experiment.py variants                     every kind of attention
-python scripts/experiment.py relations --recipe open      one pretraining, several questions: where, when and so on
+python scripts/experiment.py wordings                     other questions about birth places, and lines without titles
+python scripts/experiment.py each_relation                other questions, each with a pretraining of its own
+python scripts/experiment.py relations --recipe open      other questions, all after the same pretraining
 
 A row is pretrained, finetuned and asked about people it was not finetuned on: those of birth_dev.tsv, or with --people
 or --held_out some of the training people, so that settings can be chosen without the people of the final test.
@@ -30,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from corpus import build
 
 from cli import Parser, UserError, exit_on_user_error, positive, seed
-from entities import subject_of
+from entities import subject_of, title_length
 from files import OutputFiles, check_folder, locked, read_text, write_text
 from inputs import read_inputs, wording_of
 from question import parse_pairs
@@ -56,12 +58,21 @@ class Row:
     variant: str = ""  # empty: the one of the command line
     people: int = 0  # if not 0: a text of our own, with `lines` lines about each of so many people
     lines: int = 0
-    relations: tuple[str, ...] = ("birthplace",)  # of a text of our own: what is asked, each from the same pretraining
+    relations: tuple[str, ...] = ("birthplace",)  # of a text of our own: what is asked, each after the same pretraining
+    question: str = ""  # another wording, such as "Birthplace of {name}?"
+    titles: bool = True  # whether lines begin with "Name. "
 
 
 EXPERIMENTS = {
     "run": [Row()],
     "exposures": [Row()],
+    "wordings": [
+        Row("pretrain_epochs=16", people=600, lines=4),
+        Row("pretrain_epochs=16", people=600, lines=4, question="Birthplace of {name}?"),
+        Row("pretrain_epochs=16", people=600, lines=4, question="Где родился {name}?"),
+        Row("pretrain_epochs=16", people=600, lines=4, titles=False),
+    ],
+    "each_relation": [Row("pretrain_epochs=16", people=600, lines=4, relations=(name,)) for name in build.RELATIONS],
     "relations": [Row(people=600, lines=4, relations=tuple(build.RELATIONS))],
     "variants": [Row(variant=variant) for variant in VARIANTS],
     "ablation": [
@@ -142,10 +153,9 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: 
     pairs_name, asked_name = "birth_places_train.tsv", "birth_dev.tsv"
     if row.people:
         built = folder / "built"
-        words = ["--people", str(row.people), "--lines_per_person", str(row.lines), "--out", str(built)]
-        if len(row.relations) > 1:  # the quickstart's data of that seed
-            words += ["--seed", str(arguments.seed), "--relation", relation]
-        build.main(words)
+        words = ["--people", str(row.people), "--lines_per_person", str(row.lines), "--relation", relation]
+        words += ["--seed", str(arguments.seed)] if len(row.relations) > 1 else []  # the quickstart's data of that seed
+        build.main([*words, "--out", str(built)])
         source, name = built, f"embedded-{row.people}x{row.lines}"
         if relation != "birthplace":
             pairs_name, asked_name = f"{relation}_train.tsv", f"{relation}_dev.tsv"
@@ -158,9 +168,19 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: 
         held_out_world(folder, text, pairs, arguments.people or 0)
         return f"{name}-{arguments.people or 'training'}"
     asked_path = f"{source}/{asked_name}"
+    asked = parse_pairs(read_text(asked_path), asked_path)
+    if not row.titles:
+        text = "".join(line[title_length(line) :] for line in text.splitlines(keepends=True))
+    if row.question:
+        template = wording_of(pairs, text, None).template
+        pairs, asked = (
+            [(row.question.format(name=template.name_in(question)), answer) for question, answer in rows]
+            for rows in (pairs, asked)
+        )
+        text += "".join(sorted(set(row.question) - set(text)))  # the vocabulary is that of the text
     write_text(f"{folder}/wiki.txt", text)
     write_pairs(f"{folder}/trained_on.tsv", pairs)
-    write_pairs(f"{folder}/asked.tsv", parse_pairs(read_text(asked_path), asked_path))
+    write_pairs(f"{folder}/asked.tsv", asked)
     return name
 
 
@@ -193,7 +213,7 @@ def measure(arguments: argparse.Namespace, row: Row) -> None:
     variant = row.variant or arguments.variant
     recipe = with_settings(RECIPES[arguments.recipe], [*row.settings.split(), *arguments.settings])
     words = [arguments.experiment, variant, str(arguments.seed), row.settings, *arguments.settings]
-    words += [f"{row.people}x{row.lines}"] * bool(row.people)
+    words += [f"{row.people}x{row.lines}"] * bool(row.people) + [row.question] + ["untitled"] * (not row.titles)
     folder = FOLDER / re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))[:200]
     folder.mkdir(parents=True, exist_ok=True)
     first, *others = row.relations
@@ -287,7 +307,9 @@ def measure(arguments: argparse.Namespace, row: Row) -> None:
         "curve": curve or None,
         "measured": {name: value for name, value in measured.items() if value is not None},
     }
-    if others:
+    if arguments.experiment == "wordings":
+        record["measured"]["form"] = row.question or ("as they are" if row.titles else "lines without titles")
+    if others or first != "birthplace":
         record["measured"]["relation"] = first
     append_record(str(RESULTS), record)
     print_row(record)

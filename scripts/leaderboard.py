@@ -224,6 +224,22 @@ TABLES = {
         | {"after finetuning": percent, "seconds": seconds, "commit": value("commit")},
         order=lambda records: (records[0]["variant"], records[0]["seed"]),
     ),
+    "wordings": Table(
+        "runs",
+        where=lambda r: r["status"] == "ok" and "form" in (r["measured"] or {}),
+        row=lambda r: r["measured"]["form"],
+        columns={"questions and lines": value("measured", "form"), "right": percent},
+    ),
+    "relations": Table(
+        "runs",
+        where=lambda r: r["status"] == "ok" and "relation" in (r["measured"] or {}),
+        row=lambda r: r["measured"]["relation"],
+        columns={
+            "question": value("measured", "relation"),
+            "`fast`, pretrained for it": only(percent, recipe="fast", experiment="each_relation"),
+            "`open`, one pretraining": only(percent, recipe="open", experiment="relations"),
+        },
+    ),
     "course": Table(
         "runs",
         where=lambda r: (
