@@ -62,8 +62,8 @@ HELP = f"""{__doc__}
 
 The archive of each year, and the accuracy that each variant has to reach after pretraining:
   {ROWS}
-The accuracy is that on {QUESTIONS["dev"]}, because the answers of the test questions are not public. For
-synthesizer and rope, the handouts mean the test questions."""
+Accuracy is measured on {QUESTIONS["dev"]}, because the answers to the test questions are not public. The handouts set
+the thresholds of synthesizer and rope for the test questions."""
 
 
 def variant_files(variant: str) -> list[str]:
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument(
         "--year",
         choices=YEARS,
-        help="whose assignment (default: 2025 if there are files of rope, but none of perceiver and synthesizer; "
+        help="which assignment (default: 2025 if there are files of rope, but none of perceiver and synthesizer; "
         "otherwise 2023)",
     )
     parser.add_argument("--output_path", help="the archive to write (default: the year's)")

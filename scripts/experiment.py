@@ -1,16 +1,17 @@
-"""Trains models with rows of settings, and asks them. Each row becomes a record in experiments/results.jsonl.
+"""Trains a model for each row of an experiment, and asks it. Appends records to experiments/results.jsonl.
 
 python scripts/experiment.py run context_chars=6          one row, with settings of src/recipe.py changed
-python scripts/experiment.py ablation --people 600        the fast recipe, without each ingredient, with each alone
+python scripts/experiment.py ablation --people 600        the fast recipe without each ingredient, and with each alone
 python scripts/experiment.py sweep                        more people, more lines about each, more readings
-python scripts/experiment.py exposures --recipe course    accuracy over how often the text was read
+python scripts/experiment.py exposures --recipe course    accuracy by how often the text was read
 python scripts/experiment.py variants                     every kind of attention
-python scripts/experiment.py wordings                     other questions about birth places, and lines without titles
-python scripts/experiment.py each_relation                other questions, each with a pretraining of its own
-python scripts/experiment.py relations --recipe open      other questions, all after the same pretraining
+python scripts/experiment.py wordings                     other wordings of the question, and lines without titles
+python scripts/experiment.py each_relation                four questions, with a pretraining for each
+python scripts/experiment.py relations --recipe open      the same questions, all after one pretraining
 
-A row is pretrained, finetuned and asked about people it was not finetuned on: those of birth_dev.tsv, or with --people
-or --held_out some of the training people, so that settings can be chosen without the people of the final test.
+A row is pretrained, finetuned and asked about people it was not finetuned on: those of birth_dev.tsv or,
+with --people or --held_out, some of the training people, so that settings can be chosen without the final test. There
+is a record for each row, and in `relations` for each question.
 """
 
 import argparse
@@ -379,9 +380,11 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="fast")
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--folder", default=str(ROOT), help="holds wiki.txt, birth_places_train.tsv, birth_dev.tsv")
-    parser.add_argument("--people", type=positive(int), help="a small world: so many training people, a third asked")
+    parser.add_argument(
+        "--people", type=positive(int), help="a small world: so many training people, of whom a third are asked about"
+    )
     parser.add_argument("--held_out", action="store_true", help="ask about a fifth of the training people")
-    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve, each of them finetuned")
+    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve; each is finetuned")
     parser.add_argument("--resume", action="store_true", help="resume the pretraining of a row that was stopped")
     arguments = parser.parse_intermixed_args()
     if arguments.experiment == "exposures" and not arguments.every:

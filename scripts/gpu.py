@@ -1,11 +1,11 @@
 """Tests and times the project on one GPU in at most nine minutes, and adds a record to results/speed.jsonl.
 
-bash scripts/gpu.sh        needs a GPU, torch 2.9 or newer, numpy, tqdm, tensorboard and pytest, and no network
+bash scripts/gpu.sh        needs torch 2.9 or newer, numpy, tqdm, tensorboard and pytest, but no network
 
-tests     those that need a GPU
-step      a training step of each variant, compiled and not, against the speed of a large matmul
+tests     the tests that need a GPU
+step      a training step of each variant, compiled and not compiled, against the speed of a large matmul
 fast      the fast recipe on this project's files, to its last answer
-course    200 steps of the course's recipe, and how long its 650 epochs would take
+course    about 200 steps of the course's recipe, and how long its 650 epochs would take
 
 Each part runs in a process of its own, with a time limit, so that one that hangs or fails does not stop the next. The
 record says how each one ended. Without a GPU, or with --tiny, all sizes are tiny, and no record goes to results/.
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 COURSE = RECIPES["course"]
-STEPS = 200  # of the course's recipe
+STEPS = 200  # of the course's recipe, rounded up to whole epochs
 TINY_DOCUMENTS, TINY_PEOPLE = 16, 6
 
 
@@ -196,7 +196,7 @@ def fast_part(tiny: bool) -> None:
 
 
 def course_part(tiny: bool) -> None:
-    """200 steps of the course's recipe, and how long its 650 epochs would take, compiling included."""
+    """About 200 steps of the course's recipe, and how long its 650 epochs would take, compiling included."""
     from speed import time_pretraining
 
     documents = text_to_train_on(tiny)
@@ -378,8 +378,10 @@ def run_all(folder: Path, tiny: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--out", default=os.environ.get("OUT"), help="a folder for the log and a copy of the record")
-    parser.add_argument("--tiny", action="store_true", help="tiny sizes, also where there is a GPU")
+    parser.add_argument(
+        "--out", default=os.environ.get("OUT"), help="a folder for the log and the record, else $OUT or experiments/"
+    )
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, even if there is a GPU")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:

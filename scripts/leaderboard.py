@@ -235,9 +235,9 @@ TABLES = {
         where=lambda r: r["status"] == "ok" and "relation" in (r["measured"] or {}),
         row=lambda r: r["measured"]["relation"],
         columns={
-            "question": value("measured", "relation"),
-            "`fast`, pretrained for it": only(percent, recipe="fast", experiment="each_relation"),
-            "`open`, one pretraining": only(percent, recipe="open", experiment="relations"),
+            "what is asked": value("measured", "relation"),
+            "`fast`, pretrained for each": only(percent, recipe="fast", experiment="each_relation"),
+            "`open`, pretrained once": only(percent, recipe="open", experiment="relations"),
         },
     ),
     "course": Table(

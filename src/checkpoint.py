@@ -38,7 +38,7 @@ from trainer import Trainer
 
 TIME = "%Y%m%d-%H%M%S"
 
-CLEARLY = 0.05  # nats per character: differences of the loss below it decide nothing
+CLEARLY = 0.05  # nats per character: a smaller difference of losses decides nothing
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before a name
 
 
@@ -171,10 +171,10 @@ def load_params(
 ) -> dict[str, Any]:
     """Fills the model from a params file, and returns its record, {} if there is none.
 
-    With the `documents` of the text `corpus_path`, the vocabulary is compared with that of the record. Without a
+    With the `documents` of the text `corpus_path`, the vocabulary is compared with that of the record. If there is no
     record, what the file leaves open is settled on these documents: see settle().
 
-    Raises UserError that says what the file was trained as, and which option to give, if that is not model.config.
+    Raises UserError if the file does not fit model.config; it says what the file was trained as, and what to give.
     """
     config = model.config
     state, record = read_params(path), read_record(path)
@@ -212,11 +212,11 @@ def load_params(
 
 
 def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> None:
-    """Decides what the parameters of foreign code do not show, by the loss on some documents, and prints the decision.
+    """Decides by the loss on some documents what the params file of other code leaves open, and prints the decision.
 
     A perceiver gets the wiring (model.WIRINGS) with the lowest loss. A rope model whose table of rotations is not the
-    standard one keeps its own, as it is or turning the other way. Raises UserError where that loss is not lower than
-    those of the other choices by at least CLEARLY.
+    standard one keeps its own, as it is or turning the other way, whichever has the lower loss. Raises UserError unless
+    the loss of this choice is below those of all others, the standard table included, by at least CLEARLY.
     """
     tables = {name: table.clone() for name, table in model.named_buffers() if name.endswith("rope_cache")}
     standard = {
@@ -247,7 +247,7 @@ def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDat
 
 
 def loss_on(documents: CharCorruptionDataset, model: GPT) -> float:
-    """The loss of the model on 64 corrupted documents, the same in each call, in nats per character."""
+    """The loss of the model, in nats per character, on at most 64 corrupted documents, the same in each call."""
     device, training = next(model.parameters()).device, model.training
     full = [i for i, document in enumerate(documents.data) if document]
     with torch.random.fork_rng([]), torch.no_grad():  # the draws of a run do not change

@@ -16,7 +16,7 @@ TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")
 WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")
 split_words = WORD.findall
 tokens_in = re.compile(r"\w+|[^\w ]").findall
-COMMON = 10  # a word that one text in so many has is a common one
+COMMON = 10  # a word is rare if fewer than one text in so many has it
 SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
 Feature = tuple[str | int, ...]  # of an entity in a document: the kind of the feature, and its value
 
@@ -264,10 +264,11 @@ def find_entities(
 
 
 def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list[tuple[int, int, float]]]]:
-    """For each text, the length of its head, and what to read after it: where each span begins and ends, its weight.
+    """For each text, the length of its head, and the spans after it: where each begins and ends, and its weight.
 
     The head is the title or, without one, the beginning up to the end of the first name. Spans are names, numbers and
-    dates, of weight 1, and runs of other words that fewer than one text in COMMON has, of weight `word_weight`.
+    dates, of weight 1, and, unless `word_weight` is 0, runs of rare words in lower case, of that weight. A word is rare
+    if fewer than one text in COMMON has it.
     """
     pattern, common = entity_pattern(set()), common_words(texts)
     words = Counter(word for text in texts for word in set(split_words(text)) if not re.match(r"\d", word))
@@ -287,9 +288,9 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
 
 
 def joined(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The spans in order, those that follow each other with at most a space between them as one: "10 May 1815".
+    """The spans in order; neighbours with at most a space between them become one: "10 May 1815".
 
-    A year ends such a run: "10 May 1815 London" is a date and a name.
+    A year, or any number of three or more digits, ends such a run: "10 May 1815 London" is a date and a name.
     """
     runs: list[tuple[int, int]] = []
     for start, end in sorted(spans):

@@ -12,7 +12,7 @@ from entities import find_facts, read_documents, weigh_by_answer_odds
 from question import QuestionTemplate
 
 MILLION = 10**6
-MOST_FACTS = 64  # of a document in a row; of a longer one, neighbouring facts from a random one on
+MOST_FACTS = 64  # in a row; of a document with more, so many neighbouring ones are drawn
 
 
 class SalientSpanDataset(BatchDataset):
@@ -23,7 +23,7 @@ class SalientSpanDataset(BatchDataset):
     A text with a masked entity consists of a head, at most context_chars characters before the entity, the entity, and
     at most as many characters after it. The head is the document's title, "Ada Lovelace. ", or, with probability
     question_prefix_prob, the question about its subject, "Where was Ada Lovelace born? ": each fact is learned under
-    the phrasing used at test time. If the document has no title or subject, the head is empty. Entities are drawn
+    the phrasing used at test time. Where the title or the subject is missing, the head is empty. Entities are drawn
     uniformly or, with weight_by_answer_odds, by how likely they are to be answers: entities.weigh_by_answer_odds().
     Raises UserError if the text lacks characters of the question.
     """
@@ -105,11 +105,12 @@ class FactDataset(BatchDataset):
     A row consists of up to prefix_words words from anywhere in the text, the document's title, and then as many of its
     facts as fit, in random order. A fact is "context MASK context MASK span MASK", as in CharCorruptionDataset, with at
     most context_chars characters on either side of the span, or, half of the time, "context MASK span MASK". Half of
-    the titles lose their full stop. A question has another form again, and what is read in several is easier to ask.
+    the titles lose their full stop. What is read in several forms is easier to ask for in a new one, as in a question.
 
-    Spans are names (runs of capitalised words), numbers, dates, and runs of rarer words, which come first less often by
-    the factor word_weight: entities.find_facts(). A document without a title is read after its beginning, up to the end
-    of its first name, one without spans by span corruption.
+    Spans are names (runs of capitalised words), numbers, dates and, with a word_weight above 0, runs of rarer words;
+    word_weight is how likely one of these is to be read next, compared with a name: entities.find_facts(). In a
+    document without a title, the beginning up to the end of the first name takes its place. A document without spans,
+    or whose first span does not fit, is read by span corruption.
     """
 
     def __init__(
@@ -185,8 +186,8 @@ class FactDataset(BatchDataset):
         return start, length * ((in_one_document[0] == in_one_document[1]) & (length < self.block_size // 4))
 
     def facts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The facts of documents `indices` (B,) in random order, each as six pieces of _ids: before the span, MASK,
-        after it, MASK, the span, MASK.
+        """The facts of documents `indices` (B,) in random order, each as six pieces of _ids: what comes before the
+        span, MASK, what comes after it, MASK, the span, MASK.
 
         Returns where the pieces start and their lengths, both (B, K, 6), where K is most_facts.
         """

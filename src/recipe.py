@@ -41,12 +41,12 @@ class Recipe:
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
     entity_mask_prob: float  # how often the masked span is a named entity, read with little context
-    context_chars: int  # characters before and after such an entity, at most
+    context_chars: int  # characters before and after such an entity or fact, at most
     question_prefix_prob: float  # how often it is read after the question about its document's title
     weight_by_answer_odds: bool  # draw entities by the odds that they are answers; else uniformly
     reads_facts: bool  # read each document fact by fact, as many as fit in a row, and nothing but the text
-    prefix_words: int  # words from anywhere in the text at the beginning of such a row, at most
-    word_weight: float  # how often a run of rarer words is such a fact, compared with a name
+    prefix_words: int  # words from anywhere in the text at the beginning of a row of facts, at most
+    word_weight: float  # how often a run of rarer words is read as a fact, compared with a name
     qa_per_document: float  # finetuning pairs mixed into pretraining, for each document
     decay_to_end_of_run: bool  # the rate is lowest exactly at the end; else as in the course's code
     pretrain_cosine_epochs: int  # of the course's cosine, which rises again afterwards; 0: those of the run

@@ -21,7 +21,7 @@ from inputs import read_inputs
 from recipe import RECIPES, VARIANTS, Run
 
 FUNCTIONS = {
-    "pretrain": "read the text by span corruption, and write the parameters",
+    "pretrain": "read the text with spans masked out, and write the parameters",
     "finetune": "train on question<TAB>place pairs, from pretrained parameters or from scratch",
     "evaluate": "answer the questions of a file, and count the right answers",
     "ask": "ask about people by name, and show what the model and the text say",

@@ -197,7 +197,7 @@ def pretrain(run: Run, inputs: Inputs) -> None:
 def salient_spans(
     documents: CharCorruptionDataset, pairs: list[tuple[str, str]], template: QuestionTemplate, recipe: Recipe
 ) -> SalientSpanDataset:
-    """The documents as the recipe reads them."""
+    """The documents as read by a recipe that knows the pairs."""
     return SalientSpanDataset(
         documents,
         pairs,
@@ -210,7 +210,7 @@ def salient_spans(
 
 
 def fact_by_fact(documents: CharCorruptionDataset, recipe: Recipe) -> FactDataset:
-    """The documents as a recipe reads them that knows no question."""
+    """The documents as read by a recipe that knows no question."""
     return FactDataset(
         documents,
         context_chars=recipe.context_chars,
