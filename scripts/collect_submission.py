@@ -144,7 +144,7 @@ def advice_on_missing(missing: list[str], variants: list[str]) -> str:
     """What helps against missing files, besides training and evaluating."""
     advice = ""
     if LONDON in missing:
-        advice += f"; write it with: python london_baseline.py --outputs_path {LONDON}"
+        advice += f"; write {LONDON} with: python london_baseline.py --outputs_path {LONDON}"
     if len(variants) > 1 and any(set(variant_files(variant)) & set(missing) for variant in variants):
         advice += "; or move away the files of the variant that you leave out"
     return advice
@@ -180,7 +180,8 @@ def main() -> None:
     wrong = print_table(names, missing, edition)
     if missing:
         advice = advice_on_missing(missing, variants)
-        raise UserError(f"nothing packed: {len(missing)} files are missing: {', '.join(missing)}{advice}")
+        files = "1 file is" if len(missing) == 1 else f"{len(missing)} files are"
+        raise UserError(f"nothing packed: {files} missing: {', '.join(missing)}{advice}")
     if wrong:
         first, *others = wrong
         also = f"; also wrong: {', '.join(others)}" if others else ""

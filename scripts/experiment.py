@@ -161,7 +161,7 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: 
         if relation != "birthplace":
             pairs_name, asked_name = f"{relation}_train.tsv", f"{relation}_dev.tsv"
     else:
-        source = Path(arguments.folder)
+        source = Path(arguments.folder or ROOT)
         name = "embedded" if source.resolve() == ROOT else source.resolve().name
     pairs_path = f"{source}/{pairs_name}"
     text, pairs = read_text(f"{source}/wiki.txt"), parse_pairs(read_text(pairs_path), pairs_path)
@@ -214,7 +214,8 @@ def measure(arguments: argparse.Namespace, row: Row) -> None:
     variant = row.variant or arguments.variant
     recipe = with_settings(RECIPES[arguments.recipe], [*row.settings.split(), *arguments.settings])
     words = [arguments.experiment, variant, str(arguments.seed), row.settings, *arguments.settings]
-    words += [f"{row.people}x{row.lines}"] * bool(row.people) + [row.question] + ["untitled"] * (not row.titles)
+    words += [f"{row.people}x{row.lines}", *row.relations] * bool(row.people)
+    words += [row.question, "untitled" * (not row.titles)]
     folder = FOLDER / re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))[:200]
     folder.mkdir(parents=True, exist_ok=True)
     first, *others = row.relations
@@ -379,7 +380,9 @@ def main() -> None:
     parser.add_argument("--variant", choices=VARIANTS, default="vanilla")
     parser.add_argument("--recipe", choices=RECIPES, default="fast")
     parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--folder", default=str(ROOT), help="holds wiki.txt, birth_places_train.tsv, birth_dev.tsv")
+    parser.add_argument(
+        "--folder", help="holds wiki.txt, birth_places_train.tsv and birth_dev.tsv (default: those of the project)"
+    )
     parser.add_argument(
         "--people", type=positive(int), help="a small world: so many training people, of whom a third are asked about"
     )
@@ -390,10 +393,13 @@ def main() -> None:
     if arguments.experiment == "exposures" and not arguments.every:
         arguments.every = math.ceil(RECIPES[arguments.recipe].pretrain_epochs / 13)
     with_settings(RECIPES[arguments.recipe], arguments.settings)  # raises UserError for an unknown setting
+    rows = EXPERIMENTS[arguments.experiment]
+    if rows[0].people and (arguments.folder or arguments.people or arguments.held_out):
+        parser.error(f"{arguments.experiment} makes its own text; leave out --folder, --people and --held_out")
     check_folder(FOLDER, "start from another folder")
     FOLDER.mkdir(exist_ok=True)
     with locked(str(RESULTS)):  # rows share folders
-        for row in EXPERIMENTS[arguments.experiment]:
+        for row in rows:
             measure(arguments, row)
 
 

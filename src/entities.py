@@ -267,8 +267,8 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
     """For each text, the length of its head, and the spans after it: where each begins and ends, and its weight.
 
     The head is the title or, without one, the beginning up to the end of the first name. Spans are names, numbers and
-    dates, of weight 1, and, unless `word_weight` is 0, runs of rare words in lower case, of that weight. A word is rare
-    if fewer than one text in COMMON has it.
+    dates, of weight 1, and, unless `word_weight` is 0, runs of rare words without a capital letter, of that weight. A
+    word is rare if fewer than one text in COMMON has it.
     """
     pattern, common = entity_pattern(set()), common_words(texts)
     words = Counter(word for text in texts for word in set(split_words(text)) if not re.match(r"\d", word))

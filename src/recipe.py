@@ -145,6 +145,8 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
             raise UserError(f"{setting}: not NAME=VALUE of a setting in src/recipe.py") from None
         if name.endswith(("_epochs", "_size")) and value < 1 and name != "pretrain_cosine_epochs":
             raise UserError(f"{setting}: must be at least 1")
+        if value < 0:
+            raise UserError(f"{setting}: must not be negative")
         recipe = replace(recipe, **{name: value})
     return recipe
 

@@ -48,6 +48,12 @@ def test_settings_are_changed_by_name():
     assert asdict(recipe) == asdict(fast) | changes
 
 
+@pytest.mark.parametrize("setting", ["context_chars=-1", "word_weight=-0.5", "pretrain_cosine_epochs=-2"])
+def test_negative_setting_is_refused(setting):
+    with pytest.raises(UserError, match=f"^{setting}: must not be negative"):
+        with_settings(RECIPES["fast"], [setting])
+
+
 @pytest.mark.parametrize(
     "setting",
     ["context_chars", "context_chars=much", "context=0", "pretrain_epochs=1.5", "decay_all=1", "name=x", ""],

@@ -82,8 +82,9 @@ def test_submission_of_the_rope_years(submission):
     replace_perceiver(submission, "rope")
     result = collect(submission)
     assert result.returncode == 2 and "london_baseline_accuracy.txt         MISSING" in result.stdout
-    way_out = "python london_baseline.py --outputs_path london_baseline_accuracy.txt"
-    assert result.stderr.endswith(f"1 files are missing: london_baseline_accuracy.txt; write it with: {way_out}\n")
+    london = "london_baseline_accuracy.txt"
+    way_out = f"python london_baseline.py --outputs_path {london}"
+    assert result.stderr.endswith(f"1 file is missing: {london}; write {london} with: {way_out}\n")
     command(str(ROOT / "london_baseline.py"), *way_out.split()[2:], cwd=submission)
     result = collect(submission)
     assert result.returncode == 0, result.stderr
