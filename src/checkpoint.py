@@ -241,7 +241,7 @@ def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDat
         return
     found, other = losses.pop(best), min(losses.values())
     measured = f"a loss of {found:.2f} on {corpus_path}, and {other:.2f} with another"
-    if found > other - CLEARLY:
+    if not found <= other - CLEARLY:  # also where both are NaN
         raise UserError(f"{path}: no {kind} fits: {best} has {measured}; answer with the code that trained it")
     print(f"{path}: {kind}: {best} ({measured})")
 

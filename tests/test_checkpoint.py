@@ -110,6 +110,13 @@ def test_perceiver_whose_wiring_does_not_show_is_refused(world, documents):
         load_params(small_model(documents.vocab_size, "perceiver"), "a.params", "wiki.txt", documents)
 
 
+def test_perceiver_that_predicts_nothing_is_refused(world, documents):
+    state = small_model(documents.vocab_size, "perceiver").state_dict()
+    torch.save({name: torch.zeros_like(value) for name, value in state.items()}, "a.params")  # masks of zeros: NaN
+    with pytest.raises(UserError, match=r"^a\.params: no wiring of the perceiver fits: "):
+        load_params(small_model(documents.vocab_size, "perceiver"), "a.params", "wiki.txt", documents)
+
+
 def test_standard_table_needs_no_trial(world, documents, capsys):
     save_params(small_model(documents.vocab_size, "rope"), "a.params")
     load_params(small_model(documents.vocab_size, "rope"), "a.params", "wiki.txt", documents)

@@ -1,5 +1,6 @@
 """The submission: what each year packs, and what is refused."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, WIKI, command
 
+from checkpoint import file_hash
 from cli import UserError
 from model import GPT, GPTConfig
 
@@ -139,6 +141,10 @@ def write_not_finite(path: Path) -> None:
     torch.save(state, path)
 
 
+def write_record_of_another_text(path: Path) -> None:
+    Path(f"{path}.json").write_text(json.dumps({"sha256": file_hash(str(path)), "vocabulary": "of another text"}))
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "reason"),
     [
@@ -157,6 +163,7 @@ def write_not_finite(path: Path) -> None:
             lambda path: write_params(path, "perceiver", block_size=256, bottleneck_dim=200),
             "bottleneck_dim 200 is not in 1..128",
         ),
+        ("vanilla.finetune", write_record_of_another_text, "was trained on other characters than wiki.txt has"),
     ],
 )
 def test_submission_refuses_params_that_are_not_of_the_variant(submission, monkeypatch, capsys, name, spoil, reason):
