@@ -271,8 +271,7 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
     word is rare if fewer than one text in COMMON has it.
     """
     pattern, common = entity_pattern(set()), common_words(texts)
-    words = Counter(word for text in texts for word in set(split_words(text)) if not re.match(r"\d", word))
-    rare = {word for word, lines in words.items() if not word[0].isupper() and COMMON * lines < len(texts)}
+    rare = rare_words(texts) if word_weight else set()
     found = []
     for text in texts:
         head = title_length(text)
@@ -280,11 +279,17 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
         if not head and names:
             head, names = names[0][1], names[1:]
         numbers = [number.span() for number in re.finditer(r"\d+", text)]
-        others = [word.span() for word in WORD.finditer(text, head) if word_weight and word[0] in rare]
+        others = [word.span() for word in WORD.finditer(text, head) if word[0] in rare] if rare else []
         spans = [(*span, 1.0) for span in joined(text, {span for span in (*names, *numbers) if span[0] >= head})]
         spans += [(*span, word_weight) for span in joined(text, others)]
         found.append((head, sorted(spans)))
     return found
+
+
+def rare_words(texts: Sequence[str]) -> set[str]:
+    """The words that fewer than one text in COMMON has, without names and numbers."""
+    texts_with = Counter(word for text in texts for word in set(split_words(text)) if not re.match(r"\d", word))
+    return {word for word, number in texts_with.items() if not word[0].isupper() and COMMON * number < len(texts)}
 
 
 def joined(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

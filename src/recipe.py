@@ -127,7 +127,6 @@ RECIPES = {
             reads_facts=True,
             context_chars=6,
             prefix_words=3,
-            word_weight=0.0,
             finetune_epochs=4,
         ),
     )

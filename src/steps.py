@@ -180,7 +180,12 @@ def pretrain(run: Run, inputs: Inputs) -> None:
     print_summary(run, inputs, documents)
     dataset, rows = documents, len(documents)
     if recipe.reads_facts:
-        dataset = fact_by_fact(documents, recipe)
+        dataset = FactDataset(
+            documents,
+            context_chars=recipe.context_chars,
+            prefix_words=recipe.prefix_words,
+            word_weight=recipe.word_weight,
+        )
     elif world.pairs is not None:
         readings = salient_spans(documents, world.pairs.data, world.template, recipe)
         dataset = MixedDataset(readings, world.pairs, recipe.qa_per_document)
@@ -206,16 +211,6 @@ def salient_spans(
         context_chars=recipe.context_chars,
         question_prefix_prob=recipe.question_prefix_prob,
         weight_by_answer_odds=recipe.weight_by_answer_odds,
-    )
-
-
-def fact_by_fact(documents: CharCorruptionDataset, recipe: Recipe) -> FactDataset:
-    """The documents as read by a recipe that knows no question."""
-    return FactDataset(
-        documents,
-        context_chars=recipe.context_chars,
-        prefix_words=recipe.prefix_words,
-        word_weight=recipe.word_weight,
     )
 
 
