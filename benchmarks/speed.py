@@ -2,6 +2,7 @@
 
 python benchmarks/speed.py step        a training step of each variant, the plain loop, and the machine's ceilings
 python benchmarks/speed.py curve       the loss of the plain loop and of ours over the same documents
+python benchmarks/speed.py muon        a step of torch.optim.Muon and of ours, with and without oneDNN
 python benchmarks/speed.py answers     answering 500 questions, making a batch, --help
 python benchmarks/speed.py lengths     time and memory a step over block_size 128 .. 2048
 python benchmarks/speed.py documents   start-up and a batch over 3 thousand .. 3 million documents
@@ -36,6 +37,7 @@ from dataset import CharCorruptionDataset, NameDataset
 from engine import configure_torch, matmul_ceiling, matmul_weights, pick_device, pick_precision, training_flops
 from files import read_text
 from model import GPT, GPTConfig
+from optim import Muon
 from recipe import RECIPES
 from records import processor
 from trainer import Trainer, TrainerConfig
@@ -162,6 +164,31 @@ def step(text: str, rounds: int) -> None:
             print(f"{medians['plain loop, fp32'] / medians[kind]:18.1f}{pipes[kind].recv():12.0f}", end="")
         print()
     print("\nfloor: 6 FLOP a matmul weight a position that is no padding, at the ceiling of the moment")
+
+
+def muon(documents: CharCorruptionDataset, rounds: int) -> None:
+    """A step of Muon on the vanilla model's matrices. Without oneDNN is how torch multiplies bf16 without AVX-512."""
+    device = pick_device("auto")
+    describe_machine(device)
+    model = GPT(model_config("vanilla", documents)).to(device)
+    for p in model.hidden_matrices():
+        p.grad = torch.randn_like(p)
+    optimizers = {
+        "torch.optim.Muon, bf16": torch.optim.Muon(model.hidden_matrices(), lr=0.02),
+        "ours, bf16": Muon(model.hidden_matrices(), 0.02, 0.1, torch.bfloat16),
+        "ours, fp32": Muon(model.hidden_matrices(), 0.02, 0.1, torch.float32),
+    }
+    print(f"{'ms a step':26}{'with oneDNN':>13}{'without':>10}")
+    times: dict[tuple[str, bool], list[float]] = {}
+    for _ in tqdm(range(rounds + 1), unit="round", leave=False):
+        for name, optimizer in optimizers.items():
+            for enabled in (True, False):
+                with torch.backends.mkldnn.flags(enabled=enabled):
+                    times.setdefault((name, enabled), []).append(seconds(optimizer.step, device))
+    for name in optimizers:
+        # the first round warms up
+        with_onednn, without = (1000 * statistics.median(times[name, enabled][1:]) for enabled in (True, False))
+        print(f"{name:26}{with_onednn:13.1f}{without:10.1f}")
 
 
 def curve(documents: CharCorruptionDataset, steps: int) -> None:
@@ -310,10 +337,10 @@ def in_a_process(function: Callable, *arguments: object) -> Any:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("what", choices=["step", "curve", "answers", "lengths", "documents", "pretrain"])
+    parser.add_argument("what", choices=["step", "curve", "muon", "answers", "lengths", "documents", "pretrain"])
     parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text")
     parser.add_argument("--steps", type=positive(int), default=300, help="of curve")
-    parser.add_argument("--rounds", type=positive(int), default=7, help="of turns, for step")
+    parser.add_argument("--rounds", type=positive(int), default=7, help="of turns, for step and muon")
     parser.add_argument("--rows", type=positive(int), default=4, help="of a batch, for lengths")
     parser.add_argument("--epochs", type=positive(int), default=COURSE.pretrain_epochs, help="of pretrain")
     parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers")
@@ -324,6 +351,8 @@ def main() -> None:
         step(text, arguments.rounds)
     elif arguments.what == "curve":
         curve(documents, arguments.steps)
+    elif arguments.what == "muon":
+        muon(documents, arguments.rounds)
     elif arguments.what == "answers":
         answers(documents, arguments.questions_path)
     elif arguments.what == "lengths":

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from engine import Engine, Throughput
+from engine import DTYPES, Engine, Throughput, pick_precision
 from optim import learning_rate_multiplier, make_optimizers, scale_learning_rates
 
 
@@ -79,7 +79,13 @@ class Trainer:
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
         self.optimizers = make_optimizers(
-            model, config.learning_rate, config.muon_lr, config.betas, config.weight_decay, config.decay_all
+            model,
+            config.learning_rate,
+            config.muon_lr,
+            config.betas,
+            config.weight_decay,
+            config.decay_all,
+            muon_dtype=DTYPES[pick_precision("auto", self.device)],  # the fastest, whatever the model's matmuls are in
         )
         self.steps = 0
         self.tokens = 0  # seen so far by all processes, including padding; the schedule depends on it

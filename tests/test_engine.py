@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import engine
 from dataset import NameDataset
 from engine import (
+    DTYPES,
     STEPS_WORTH_COMPILING,
     balance,
     can_compile,
@@ -191,7 +192,16 @@ def test_bf16_is_chosen_if_the_cpu_multiplies_in_it(monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast, raising=False)
         assert pick_precision("auto", torch.device("cpu")) == expected
         trainer = Trainer(torch.nn.Linear(1, 1), range(4), None, config(precision="auto"))
-        assert trainer.engine.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[expected]
+        assert trainer.engine.dtype == DTYPES[expected]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_muon_computes_in_the_faster_dtype_in_every_precision(documents, monkeypatch, precision):
+    settings = config(muon_lr=0.02, precision=precision)
+    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast, raising=False)
+        _, muon = Trainer(small_model(documents.vocab_size), documents, None, settings).optimizers
+        assert muon.dtype == expected
 
 
 def test_missing_devices_are_named():

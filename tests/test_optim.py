@@ -1,12 +1,21 @@
 """Parameter groups, AdamW and Muon, and the learning rate schedule."""
 
+import copy
 import math
 
 import pytest
 import torch
 from conftest import VARIANTS, small_model
 
-from optim import final_tokens_of, learning_rate_multiplier, make_optimizers, parameter_groups, scale_learning_rates
+from optim import (
+    Muon,
+    final_tokens_of,
+    learning_rate_multiplier,
+    make_optimizers,
+    orthogonalized,
+    parameter_groups,
+    scale_learning_rates,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +60,7 @@ def test_weight_decay_applies_to_matmul_weights_or_to_all_but_biases(variant, de
 def test_muon_trains_the_matrices_inside_the_blocks_and_adamw_the_rest(variant):
     model = small_model(20, variant)
     optimizers = adamw, muon = make_optimizers(model, learning_rate=1e-3, muon_lr=0.02)
-    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, Muon)
     names = {id(p): name for name, p in model.named_parameters()}
     by_adamw, by_muon = ([names[id(p)] for g in o.param_groups for p in g["params"]] for o in optimizers)
     assert sorted(by_adamw + by_muon) == sorted(names.values())
@@ -65,3 +74,64 @@ def test_learning_rates_are_scaled_from_their_highest_value():
         scale_learning_rates(optimizers, multiplier)
         assert [group["lr"] for group in adamw.param_groups] == pytest.approx([1e-3 * multiplier] * 2)
         assert [group["lr"] for group in muon.param_groups] == pytest.approx([0.02 * multiplier])
+
+
+SHAPES = [(8, 8), (16, 4), (4, 16), (8, 8), (4, 16)]
+
+
+def parameters_with_gradients(seed):
+    torch.manual_seed(seed)
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    for p in parameters:
+        p.grad = torch.randn_like(p)
+    return parameters
+
+
+def test_muon_takes_the_steps_of_torch_muon():
+    ours, theirs = parameters_with_gradients(0), parameters_with_gradients(0)
+    start = [p.detach().clone() for p in ours]
+    muon = Muon(ours, lr=0.02, weight_decay=0.1, dtype=torch.bfloat16)
+    torch_muon = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1)
+    for _ in range(3):
+        muon.step()
+        torch_muon.step()
+        for p, reference in zip(ours, theirs, strict=True):
+            p.grad = reference.grad = torch.randn_like(p)
+    for p, reference, before in zip(ours, theirs, start, strict=True):
+        torch.testing.assert_close(p - before, reference - before, atol=2e-4, rtol=2e-2)
+
+
+def test_muon_can_continue_from_the_state_of_torch_muon():
+    ours, theirs = parameters_with_gradients(0), parameters_with_gradients(0)
+    muon, torch_muon = Muon(ours, 0.02, 0.1, torch.bfloat16), torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1)
+    torch_muon.step()
+    muon.load_state_dict(copy.deepcopy(torch_muon.state_dict()))
+    for p, reference in zip(ours, theirs, strict=True):
+        p.data.copy_(reference.data)
+    muon.step()
+    torch_muon.step()
+    for p, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, reference, atol=2e-4, rtol=1e-3)
+
+
+def test_muon_leaves_a_matrix_without_a_gradient_as_it_is():
+    parameters = parameters_with_gradients(0)
+    before = parameters[0].detach().clone()
+    parameters[0].grad = None
+    Muon(parameters, lr=0.02, weight_decay=0.1, dtype=torch.float32).step()
+    assert torch.equal(parameters[0], before)
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32), (3, 32, 8), (1, 8, 32)])
+def test_orthogonalized_matrices_keep_their_singular_vectors_and_have_singular_values_near_one(shape):
+    torch.manual_seed(0)
+    u, _, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    values = torch.linspace(0.2, 1.0, min(shape[1:]))
+    result = u.mT @ orthogonalized(u * values @ vh) @ vh.mT
+    singular = result.diagonal(dim1=1, dim2=2)
+    assert singular.min() > 0.6 and singular.max() < 1.3
+    assert (result - torch.diag_embed(singular)).abs().max() < 1e-4
+
+
+def test_a_matrix_of_zeros_stays_zero():
+    assert torch.equal(orthogonalized(torch.zeros(1, 4, 4)), torch.zeros(1, 4, 4))
