@@ -1,6 +1,7 @@
 """Micro-batches, replicas in threads, precision, compiling: a batch in parts has the gradients of the whole."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -193,6 +194,13 @@ def test_bf16_is_chosen_if_the_cpu_multiplies_in_it(monkeypatch):
         assert pick_precision("auto", torch.device("cpu")) == expected
         trainer = Trainer(torch.nn.Linear(1, 1), range(4), None, config(precision="auto"))
         assert trainer.engine.dtype == DTYPES[expected]
+
+
+def test_matmul_caches_are_limited_unless_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    engine.limit_matmul_caches()
+    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "128")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
