@@ -38,13 +38,12 @@ from engine import configure_torch, matmul_ceiling, matmul_weights, pick_device,
 from files import read_text
 from model import GPT, GPTConfig
 from optim import Muon
-from recipe import RECIPES
+from recipe import RECIPES, VARIANTS
 from records import processor
 from trainer import Trainer, TrainerConfig
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
 COURSE = RECIPES["course"]
-VARIANTS = ["vanilla", "rope", "synthesizer", "perceiver"]
 STEPS_IN_A_TURN = 3
 CURVES = 3  # of ours, in each precision
 
@@ -52,7 +51,8 @@ CURVES = 3  # of ours, in each precision
 def model_config(variant: str, documents: CharCorruptionDataset) -> GPTConfig:
     """The course's model for these documents."""
     drop = {"embd_pdrop": COURSE.dropout, "resid_pdrop": COURSE.dropout, "attn_pdrop": COURSE.dropout}
-    return GPTConfig(documents.vocab_size, documents.block_size, variant=variant, bottleneck_dim=64, **drop)
+    bottleneck_dim = VARIANTS[variant].bottleneck_dim
+    return GPTConfig(documents.vocab_size, documents.block_size, variant=variant, bottleneck_dim=bottleneck_dim, **drop)
 
 
 def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -> Trainer:
@@ -283,7 +283,7 @@ def step_of_blocks(variant: str, block_size: int, rows: int) -> tuple[float, flo
     """The seconds of a step on full blocks, and the megabytes that it took beyond what was there before."""
     configure_torch()
     torch.manual_seed(0)
-    model = GPT(GPTConfig(256, block_size, variant=variant, bottleneck_dim=64))
+    model = GPT(GPTConfig(256, block_size, variant=variant, bottleneck_dim=VARIANTS[variant].bottleneck_dim))
     trainer = Trainer(model, Blocks(rows, block_size), None, TrainerConfig(batch_size=rows))
     trainer.model.train()
     x, y = trainer.train_dataset.batch(torch.arange(rows, device=trainer.device))
