@@ -1,6 +1,6 @@
-"""What all commands share: errors that a user can mend, signals before the work begins, and parsing of options.
+"""What all commands share: errors that a user can fix, signals before the work begins, and parsing of options.
 
-No torch here, so that mistakes are answered at once.
+Does not import torch, so that mistakes are reported at once.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import NoReturn
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend; the message is one line that names the file, line or option and the way out."""
+    """A mistake that the user can fix; the message is one line: the file, line or option, and what to do about it."""
 
 
 class Stopped(Exception):
@@ -31,7 +31,7 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command; a UserError becomes one line on stderr and exit code 2, a signal one line and 128 + its number.
 
     Of the processes that torchrun starts, only the first prints; errors are printed by whichever process has them.
-    Under %run, the process goes on.
+    Under %run, the process keeps running.
     """
     with suppress(AttributeError):  # in a notebook
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without ⁇ shows \\u2047
@@ -70,7 +70,7 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
 
 
 def discard_output() -> None:
-    """What is still to be written to standard output is lost, so that Python does not fail on it at its end."""
+    """Drops what is still to be written to standard output, so that Python does not fail on it when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -118,7 +118,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive(kind: type) -> Callable[[str], float]:
-    """An argparse type: a finite number above zero, whole for int."""
+    """An argparse type: a finite number above zero; for int, a whole one."""
 
     def parse(text: str) -> float:
         value = kind(text)

@@ -1,6 +1,6 @@
 """All settings: the variants, the recipes, and the frozen Run that describes one command.
 
-No torch here, so that --help and mistakes are answered at once.
+Does not import torch, so that --help and error messages appear at once.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -40,14 +40,14 @@ class Recipe:
     muon_lr: float  # highest rate of Muon on the matrices inside the blocks, in pretraining; 0: AdamW trains all
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
-    entity_mask_prob: float  # how often the masked span is a named entity, read with little context
-    context_chars: int  # characters before and after such an entity or fact, at most
-    question_prefix_prob: float  # how often it is read after the question about its document's title
+    entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
+    context_chars: int  # at most this many characters are read before such an entity or fact, and after it
+    question_prefix_prob: float  # probability that it is read after the question about its document's subject
     weight_by_answer_odds: bool  # draw entities by the odds that they are answers; else uniformly
-    reads_facts: bool  # read each document fact by fact, as many as fit in a row, and nothing but the text
-    prefix_words: int  # words from anywhere in the text at the beginning of a row of facts, at most
-    word_weight: float  # how often a run of rarer words is read as a fact, compared with a name
-    qa_per_document: float  # finetuning pairs mixed into pretraining, for each document
+    reads_facts: bool  # read each document fact by fact, as many facts as fit in a row; the pairs are not used
+    prefix_words: int  # at most this many words from anywhere in the text begin a row of facts
+    word_weight: float  # how often a run of rare words is read as a fact, compared with a name
+    qa_per_document: float  # finetuning pairs mixed into pretraining, per document
     decay_to_end_of_run: bool  # the rate is lowest exactly at the end; else as in the course's code
     pretrain_cosine_epochs: int  # of the course's cosine, which rises again afterwards; 0: those of the run
     scratch_epochs: int  # of finetuning without pretrained parameters

@@ -1,4 +1,4 @@
-"""Pretrain, finetune, evaluate and ask a small GPT on birth places: the command line."""
+"""Pretrain and finetune a small GPT on birthplaces, evaluate it, and ask it questions: the command line."""
 
 import sys
 
@@ -51,7 +51,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "eval_corpus_path": (
         (*TRAINING, "evaluate"),
-        {"help": "questions to answer; training reports the accuracy about twenty times if they have places"},
+        {"help": "questions to answer; if they have places, training reports its accuracy on them about twenty times"},
     ),
     "outputs_path": (("evaluate",), {"help": "where to write the predictions, one per line"}),
     "report_path": (
@@ -62,23 +62,23 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         tuple(FUNCTIONS),
         {
             "metavar": "TEMPLATE",
-            "help": "wording of the questions, such as 'Where was {name} born?' (default: found in the pairs, or the "
+            "help": "template of the questions, such as 'Where was {name} born?' (default: found in the pairs, or the "
             "one that the parameters were trained with)",
         },
     ),
-    "recipe": (TRAINING, {"choices": RECIPES, "default": "course", "help": "the settings of training"}),
+    "recipe": (TRAINING, {"choices": RECIPES, "default": "course", "help": "training settings"}),
     "pretrain_lr": (("pretrain",), {"type": positive(float), "help": "highest learning rate of AdamW"}),
     "finetune_lr": (("finetune",), {"type": positive(float), "help": "highest learning rate"}),
-    "pretrain_epochs": (("pretrain",), {"type": positive(int), "help": "how often the text is read"}),
+    "pretrain_epochs": (("pretrain",), {"type": positive(int), "help": "epochs over the text"}),
     "finetune_epochs": (
         ("finetune",),
-        {"type": positive(int), "help": "how often the pairs are read, from scratch or from --reading_params_path"},
+        {"type": positive(int), "help": "epochs over the pairs; defaults: from scratch or with --reading_params_path"},
     ),
     "bottleneck_dim": (
         tuple(FUNCTIONS),
         {"type": positive(int), "default": 32, "help": "length of the perceiver's inner sequence"},
     ),
-    "seed": (tuple(FUNCTIONS), {"type": seed, "default": 0, "help": "seed of everything random"}),
+    "seed": (tuple(FUNCTIONS), {"type": seed, "default": 0, "help": "random seed"}),
     "device": (
         tuple(FUNCTIONS),
         {"choices": ["auto", "cpu", "cuda", "mps"], "default": "auto", "help": "auto: a GPU if there is one"},
@@ -88,14 +88,14 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             "choices": ["auto", "fp32", "bf16"],
             "default": "auto",
-            "help": "of the matmuls; auto: bf16 on CUDA GPUs and on x86 CPUs with AVX-512 BF16, otherwise fp32",
+            "help": "precision of matmuls; auto: bf16 on CUDA GPUs and on x86 CPUs with AVX-512 BF16, otherwise fp32",
         },
     ),
     "micro_batch_rows": (
         TRAINING,
         {
             "type": positive(int),
-            "help": "micro-batch size (per thread on a CPU); lower it to save memory. The batch is unchanged",
+            "help": "micro-batch size (per thread on a CPU); lower it to save memory. The batch stays the same",
         },
     ),
     "checkpoint_minutes": (TRAINING, {"type": positive(float), "default": 5.0, "help": "minutes between checkpoints"}),
@@ -104,7 +104,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "tb_folder": ((*TRAINING, "evaluate"), {"default": "expt", "help": "where TensorBoard's files go"}),
     "tb_expt_name": (
         (*TRAINING, "evaluate"),
-        {"default": "run", "help": "TensorBoard shows the run under this name in --tb_folder"},
+        {"default": "run", "help": "name of the run in TensorBoard, a folder in --tb_folder"},
     ),
 }
 DEFAULTS = {"pretrain_lr": ("pretrain_lr",), "finetune_lr": ("finetune_lr",), "pretrain_epochs": ("pretrain_epochs",)}
@@ -185,7 +185,7 @@ def parse(argv: list[str]) -> Run:
 def main(argv: list[str] | None = None) -> None:
     run = parse(sys.argv[1:] if argv is None else argv)
     inputs = read_inputs(run)
-    import steps  # imports torch, so it comes late: --help and mistakes are answered at once
+    import steps  # imports torch, so it comes late: --help and error messages appear at once
 
     raise_on_interrupt()
     steps.execute(run, inputs)
