@@ -84,12 +84,12 @@ def answer(
     longest: int | None = None,
     progress: bool = False,
 ) -> list[str]:
-    """The model's answer to each question, greedily, in fp32: from the MASK after the question to the end mark,
-    `longest` characters, or the end of the block.
+    """The model's answer to each question, decoded greedily in fp32: the characters after the MASK that ends the
+    question, up to the next MASK, `longest` characters, or the end of the block.
 
-    Questions of similar length are answered together; batches of one length are smaller and take longer. No position
-    sees the padding after a shorter question, so an answer does not depend on the other questions, except for the
-    rounding of a tie. A question that is unanswerable() gets the answer "".
+    Questions of similar length are answered together; batches of one length would be smaller and take longer. No
+    position sees the padding after a shorter question, so an answer does not depend on the other questions, unless
+    rounding decides between two characters. A question that is unanswerable() gets the answer "".
     """
     device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]

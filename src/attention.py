@@ -178,9 +178,9 @@ def standard_rope_cache(block_size: int, head_size: int) -> Tensor:
 class RotarySelfAttention(CausalSelfAttention):
     """Self-attention whose queries and keys are rotated by their position (Su et al. 2021, RoFormer, equation 34).
 
-    Params files hold the angles as `rope_cache`, under the course's name and shape, and a file's own table is used: the
-    same pairs for every head, (block_size, hs / 2, 2), or pairs of their own, (block_size, C / 2, 2). A state_dict
-    without a table loads with the standard one.
+    Params files hold the cosines and sines as `rope_cache`, under the course's name and shape. The model uses the table
+    of the file: (block_size, hs / 2, 2) if all heads share it, (block_size, C / 2, 2) if each head has its own pairs. A
+    state_dict without a table loads with the standard one.
     """
 
     def __init__(self, config: "GPTConfig", block_size: int) -> None:
@@ -213,7 +213,7 @@ class RotarySelfAttention(CausalSelfAttention):
 
 
 class SynthesizerAttention(nn.Module):
-    """softmax(ReLU(X A_i + b_1) B + b_2) (X V_i): each position computes its weights alone, without dot products
+    """softmax(ReLU(X A_i + b_1) B + b_2) (X V_i): each position computes its weights by itself, without dot products
     between positions (Tay et al. 2020, Dense Synthesizer; handout, equation 11).
 
     The heads share B (w2) and b_2 (b2), which score block_size - 1 keys: the length of x = masked_string[:-1]. The last

@@ -149,7 +149,7 @@ def read_record(path: str) -> dict[str, Any]:
 
 
 def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
-    """The variant, vocab_size, block_size and bottleneck_dim that a state_dict was trained as, as far as it tells."""
+    """The variant, vocab_size, block_size and bottleneck_dim that a state_dict was trained with, as far as it shows."""
     found: dict[str, str | int] = {}
     if any(name.startswith("down_block.") for name in state):
         found["variant"] = "perceiver"
@@ -212,7 +212,7 @@ def load_params(
 
 
 def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> None:
-    """Decides by the loss on some documents what the params file of other code leaves open, and prints the decision.
+    """Settles by the loss on some documents what a params file from other code leaves open, and prints the choice.
 
     A perceiver gets the wiring (model.WIRINGS) with the lowest loss. A rope model whose table of rotations is not the
     standard one keeps its own, as it is or turning the other way, whichever has the lower loss. Raises UserError unless

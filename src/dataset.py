@@ -49,9 +49,9 @@ class BatchDataset(Dataset):
 
 
 class Spans(NamedTuple):
-    """A batch of spans to corrupt. The span [start, start + masked) moves to the end. All (B,), int64.
+    """A batch of spans to mask. The span [start, start + masked) of a text moves to its end. All (B,), int64.
 
-    The text around it has `length` ids: `head_length` from position `head` on, the others from position `body` on.
+    The text has `length` ids: the first `head_length` begin at position `head`, the others at position `body`.
     """
 
     head: Tensor
@@ -65,9 +65,9 @@ class Spans(NamedTuple):
 class CharCorruptionDataset(BatchDataset):
     """Span corruption: documents, one per line, each with a span moved to its end (Raffel et al. 2020, section 3.1.4).
 
-    `data` is the whole text, `name` what errors call it; a trailing newline makes a last, empty document. Each access
-    draws a new truncation and a new span from the global generator of the device. Raises UserError if `data` holds
-    PAD_CHAR or MASK_CHAR, ValueError if block_size is too small for a document and its marks.
+    `data` is the whole text; error messages call it `name`. A trailing newline makes a last, empty document. Each
+    access draws a new truncation and a new span from the global generator of the device. Raises UserError if `data`
+    contains PAD_CHAR or MASK_CHAR, ValueError if block_size is too small for a document and its marks.
     """
 
     PAD_CHAR = "\u25a1"  # id 0
@@ -116,7 +116,7 @@ class CharCorruptionDataset(BatchDataset):
         length = 4 + (truncation * (self.max_length - 3)).long()
         length = torch.minimum(length, self._lengths[indices])
         # the masked length is uniform on 1 .. length/2 - 1; random rounding keeps its mean at exactly length/4, also
-        # where length/2 is no integer, and in documents of less than 4 characters
+        # where length/2 is not an integer, and in documents of fewer than 4 characters
         shortest = (length / 4).clamp(max=1)
         masked = (shortest + first * 2 * (length / 4 - shortest) + second).long()
         start = (third * (length - masked + 1)).long()  # of the span, uniform on 0 .. length - masked
@@ -170,7 +170,7 @@ def code_points(text: str) -> Iterator[np.ndarray]:
 class NameDataset(BatchDataset):
     """Questions with their places, `question MASK place MASK PAD...`, without loss on the question.
 
-    `data` holds the pairs, or is the text of a TSV file; `name` is what errors call it. The vocabulary is that of the
+    `data` holds the pairs, or is the text of a TSV file; error messages call it `name`. The vocabulary is that of the
     pretraining dataset. Raises UserError for a malformed row, one outside the vocabulary, or one too long for
     the block.
     """
@@ -197,7 +197,7 @@ class NameDataset(BatchDataset):
             lengths.append(len(question) + len(place) + 2)
             if lengths[-1] > self.block_size:
                 raise UserError(
-                    f"{name}, line {row}: question and place take {lengths[-1]} characters of {self.block_size}"
+                    f"{name}, line {row}: question and place take {lengths[-1]} characters; {self.block_size} fit"
                 )
         self._ids = torch.tensor(ids, dtype=torch.int32)
         self._asked, self._lengths = torch.tensor(asked), torch.tensor(lengths)
@@ -231,12 +231,12 @@ class MixedDataset(Dataset):
         return len(self.documents)
 
     def most_rows(self, documents: int) -> int:
-        """The most rows that a batch of so many documents can have, questions included."""
+        """The largest number of rows in a batch of this many documents, questions included."""
         return documents + math.ceil(self.qa_per_document * documents)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Documents `indices` (B,), then about qa_per_document * B pairs: x and y, int64 (rows, block_size - 1)."""
-        pairs = int(self.qa_per_document * len(indices) + torch.rand(()).item())  # right on average
+        pairs = int(self.qa_per_document * len(indices) + torch.rand(()).item())  # rounded so that the mean is exact
         drawn = torch.randint(len(self.names), (pairs,), device=indices.device)
         parts = self.documents.batch(indices), self.names.batch(drawn)
         return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # trainer imports this module
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STEPS_WORTH_COMPILING = 8000  # an estimate: shorter runs save less time than torch.compile takes
-# (min, max) rows: fewer make slow matmuls; more share a length, and padding costs more where matmuls are slow
+# (min, max) rows: fewer make matmuls slow; more rows are padded to one length, which costs most in fp32
 CPU_MICRO_BATCH_ROWS = {torch.bfloat16: (8, 16), torch.float32: (8, 8)}
 CPU_LENGTH_MULTIPLE = {torch.bfloat16: 8, torch.float32: 2}  # each new shape costs bf16 matmuls extra time
 
@@ -55,7 +55,7 @@ def configure_torch() -> None:
 def keep_freed_memory() -> None:
     """Tells glibc, if that is the C library, to keep the memory that a step frees, for all threads of the next step.
 
-    Returning it to the system causes thousands of page faults a step, a tenth of the step's time. If each thread kept
+    Returning it to the system causes thousands of page faults per step, a tenth of its time. If each thread kept
     its own, the process would grow by 100 MB.
     """
     with suppress(OSError, AttributeError, TypeError):  # no glibc
@@ -66,9 +66,9 @@ def keep_freed_memory() -> None:
 
 
 def limit_matmul_caches() -> None:
-    """Limits what is kept for each shape of a bf16 matmul on a CPU, unless the environment says how much.
+    """Limits the caches that keep data for each shape of a bf16 matmul on a CPU, unless the environment sets them.
 
-    oneDNN keeps 1,024 shapes, and torch as many for each thread. That takes 200 MB. With these limits it takes 50, and
+    By default, oneDNN keeps 1,024 shapes, and torch as many per thread: 200 MB. With these limits it is 50 MB, and
     a step takes 1 % longer. Call it before the first matmul.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
@@ -307,7 +307,7 @@ def training_flops(weights: list[tuple[int, int]], lengths: Tensor) -> Tensor:
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """The FLOP/s of one large matmul on an otherwise idle machine; measuring takes 0.1 to 0.5 s."""
     n = 8192 if device.type == "cuda" else 2048
-    a = torch.linspace(-1, 1, n * n, device=device).view(n, n).to(dtype)  # not random: that would move the generators
+    a = torch.linspace(-1, 1, n * n, device=device).view(n, n).to(dtype)  # random numbers would advance the generators
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
@@ -317,7 +317,7 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class Throughput:
-    """Tokens and FLOPs a second since restart(). Padding does not count. Counts stay on the device until read."""
+    """Tokens and FLOPs per second since restart(). Padding does not count. Counts stay on the device until read."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -340,7 +340,7 @@ class Throughput:
         return time.perf_counter() - self.started
 
     def read(self) -> tuple[float, float]:
-        """Tokens a second, and percent of the ceiling, of all processes; then restarts.
+        """Tokens per second and percent of the ceiling, of all processes together; then restarts.
 
         The latter is model FLOPs utilization (Chowdhery et al. 2022, appendix B, without attention's own products),
         relative to the largest matmuls of this machine.

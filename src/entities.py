@@ -1,4 +1,4 @@
-"""Finds whom documents are about, the entities in them, and which of these are likely answers. No torch here."""
+"""Finds who each document is about, its entities, and which of these are likely answers. Imports no torch."""
 
 import math
 import re
@@ -16,7 +16,7 @@ TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")
 WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")
 split_words = WORD.findall
 tokens_in = re.compile(r"\w+|[^\w ]").findall
-COMMON = 10  # a word is rare if fewer than one text in so many has it
+COMMON = 10  # a word is rare if fewer than one text in this many contains it
 SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
 Feature = tuple[str | int, ...]  # of an entity in a document: the kind of the feature, and its value
 
@@ -56,11 +56,11 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
 
 
 class Subjects:
-    """Finds whom a text is about: the person in its title, else the longest of the known names at its beginning.
+    """Finds who a text is about: the person in its title, else the longest known name that it begins with.
 
-    If most of the texts that begin with known names have no title, then other texts have none either. They are about
-    the only known name in them, else about the name before a word that follows known names at the beginning of other
-    texts, such as the "was" of "Ada Ek was born".
+    If most of the texts that begin with known names have no title, the other texts are taken to have none either. Such
+    a text is about the only known name in it. Failing that, it is about what comes before a word that follows known
+    names at the beginning of other texts, such as the "was" of "Ada Ek was born".
     """
 
     def __init__(
@@ -133,8 +133,8 @@ class Subjects:
     def is_sentence(self, text: str, most: int) -> bool:
         """Whether the text looks like more than part of a name: "was a poet", but not "van Gogh".
 
-        Names have no words in lower case but particles, which occur in the known names. In scripts without case, they
-        have at most `most` words, or that many characters where there are no spaces.
+        The only lower-case words in names are particles, which also occur in the known names. In scripts without case,
+        a name has at most `most` words, or that many characters where there are no spaces.
         """
         unknown = [word for word in split_words(text) if word not in self.name_words and not word[0].isupper()]
         return len(unknown) > most or any(word.islower() for word in unknown)
@@ -268,7 +268,7 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
 
     The head is the title or, without one, the beginning up to the end of the first name. Spans are names, numbers and
     dates, of weight 1, and, unless `word_weight` is 0, runs of rare words without a capital letter, of that weight. A
-    word is rare if fewer than one text in COMMON has it.
+    word is rare if fewer than one text in COMMON contains it.
     """
     pattern, common = entity_pattern(set()), common_words(texts)
     rare = rare_words(texts) if word_weight else set()
@@ -287,7 +287,7 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
 
 
 def rare_words(texts: Sequence[str]) -> set[str]:
-    """The words that fewer than one text in COMMON has, without names and numbers."""
+    """The words that fewer than one text in COMMON contains, without names and numbers."""
     texts_with = Counter(word for text in texts for word in set(split_words(text)) if not re.match(r"\d", word))
     return {word for word, number in texts_with.items() if not word[0].isupper() and COMMON * number < len(texts)}
 

@@ -25,13 +25,13 @@ def read_bytes(path: str) -> bytes:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, a text file is needed") from None
+        raise UserError(f"{path}: is a folder; give a file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def decode(raw: bytes, path: str) -> str:
-    """The UTF-8 text without its byte order mark, every line ended by LF. Raises UserError for other bytes."""
+    """The UTF-8 text without its byte order mark, every line ended by LF. Raises UserError if it is not UTF-8."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -41,7 +41,7 @@ def decode(raw: bytes, path: str) -> str:
 
 
 def unix_lines(text: str) -> str:
-    """The text with every line ended by LF instead of CRLF, or of the CRCRLF that some tools make of it."""
+    """The text with every line ended by LF instead of CRLF, or the CRCRLF that some tools turn it into."""
     return re.sub(r"\r+\n", "\n", text)
 
 
@@ -102,7 +102,7 @@ def part_of(target: Path, process: int) -> Path:
 
 
 def check_writable(path: str) -> None:
-    """Raises UserError unless a file can be written at `path`: at the start, not after hours of training."""
+    """Raises UserError unless a file can be written at `path`. Called at the start, not after hours of training."""
     if not path:
         raise UserError("the name of an output is empty; name a file")
     target = resolve_link(path)
@@ -141,7 +141,7 @@ def check_folder(folder: Path, advice: str) -> None:
 
 @contextmanager
 def locked(path: str) -> Iterator[None]:
-    """Locks the output `path` for this process; a second process that wants it gets a UserError.
+    """Locks the output `path` for this process. Raises UserError if another process has locked it.
 
     The lock ends with the process, however it ends. Partly written files of killed runs are removed at the start. If
     the system (Windows) or the file system has no flock, nothing is locked.

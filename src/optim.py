@@ -15,8 +15,8 @@ def parameter_groups(
 ) -> list[dict]:
     """Two optimizer groups: the parameters with weight decay, and those without.
 
-    Decayed are the matrices that inputs are multiplied by; with `decay_all`, everything not named bias (so the
-    synthesizer's b2 too). `excluded` parameters are left to another optimizer.
+    The matrices of matmuls are decayed; with `decay_all`, all parameters whose name does not end in bias (so the
+    synthesizer's b2, too). `excluded` parameters are left to another optimizer.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     skipped = {id(p) for p in excluded}

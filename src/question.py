@@ -21,9 +21,9 @@ UNSPACED_LETTER = rf"[{UNSPACED}]"
 
 
 def as_words(words: str) -> str:
-    """A regular expression for these words, neither preceded nor followed by more of a word: no "Ada" in "Adams".
+    """A regular expression that finds these words only as whole words: no "Ada" in "Adams".
 
-    In scripts that write no spaces, anything may precede and follow them.
+    In scripts without spaces, anything may precede and follow them.
     """
     before = rf"(?<!{SPACED_LETTER})" if re.match(SPACED_LETTER, words) else ""
     after = rf"(?!{SPACED_LETTER})" if re.match(SPACED_LETTER, words[-1:]) else ""
@@ -84,8 +84,8 @@ def find_template(questions: Sequence[str], titles: Collection[str], lines: Sequ
     """The wording that most of the questions share, in any language, with the name anywhere in it.
 
     `titles` are names that the text is about: the words around them in the questions are one candidate. The others are
-    the course's wording, and what more than half of the questions begin and end with. In that case the `lines` of the
-    text, which begin with names, show where a name begins.
+    the course's wording, and what more than half of the questions begin and end with. For the latter, the `lines` of
+    the text, which begin with names, show where a name begins.
     """
     distinct = list(dict.fromkeys(questions))
 
@@ -107,7 +107,7 @@ def find_template(questions: Sequence[str], titles: Collection[str], lines: Sequ
 
 
 def templates_around(question: str, titles: set[str], lengths: dict[str, set[int]]) -> Iterator[QuestionTemplate]:
-    """The wordings that the question may have if it asks about a title; `lengths` of titles, by two characters."""
+    """The templates of the question if it asks about a title; `lengths` has those of titles, by two characters."""
     for start in range(len(question)):
         for length in lengths.get(question[start : start + 2], ()):
             if question[start : start + length] in titles:
@@ -207,7 +207,7 @@ def shares_wording(question: str, other: str) -> bool:
 
 
 def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None]]:
-    """The (question, place) pairs of a TSV text, without blanks around them; place is None if the text has no places.
+    """The (question, place) pairs of a TSV text, stripped of whitespace; place is None if the text has no places.
 
     `name` is what error messages call the text. Blank lines at the end are ignored. Raises UserError.
     """
@@ -221,7 +221,7 @@ def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None
         if not question:
             raise UserError(f"{name}, line {number}: no question; remove the line or write 'Where was NAME born?'")
         if len(places) > 1:
-            raise UserError(f"{name}, line {number}: {len(places) + 1} columns, 'question<TAB>place' has 2")
+            raise UserError(f"{name}, line {number}: {len(places) + 1} columns; 'question<TAB>place' has 2")
         if with_places != bool(places):
             found, first = ("a", "none") if places else ("no", "one")
             raise UserError(
@@ -242,7 +242,7 @@ def parse_pairs(text: str, name: str = "data") -> list[tuple[str, str]]:
 
 
 def read_predictions(path: str, pairs: Sequence[tuple[str, str | None]]) -> list[str]:
-    """The predictions in a file, one per line, without blanks around them. Raises UserError for a wrong number."""
+    """The predictions in a file, one per line, stripped of whitespace. Raises UserError for a wrong number."""
     lines = decode(read_bytes(path), path).removesuffix("\n").split("\n")
     if len(lines) != len(pairs):
         raise UserError(f"{path}: {len(lines)} predictions for {len(pairs)} questions; evaluate again")

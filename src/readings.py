@@ -12,7 +12,7 @@ from entities import find_facts, read_documents, weigh_by_answer_odds
 from question import QuestionTemplate
 
 MILLION = 10**6
-MOST_FACTS = 64  # in a row; of a document with more, so many neighbouring ones are drawn
+MOST_FACTS = 64  # in a row; of a document with more, this many neighbouring ones are drawn
 
 
 class SalientSpanDataset(BatchDataset):
@@ -21,7 +21,7 @@ class SalientSpanDataset(BatchDataset):
     CharCorruptionDataset.
 
     A text with a masked entity consists of a head, at most context_chars characters before the entity, the entity, and
-    at most as many characters after it. The head is the document's title, "Ada Lovelace. ", or, with probability
+    at most context_chars after it. The head is the document's title, "Ada Lovelace. ", or, with probability
     question_prefix_prob, the question about its subject, "Where was Ada Lovelace born? ": each fact is learned under
     the phrasing used at test time. Where the title or the subject is missing, the head is empty. Entities are drawn
     uniformly or, with weight_by_answer_odds, by how likely they are to be answers: entities.weigh_by_answer_odds().
@@ -51,7 +51,8 @@ class SalientSpanDataset(BatchDataset):
         self._titles = torch.tensor([document.title_length for document in annotated])
         self._entities = torch.tensor([span for document in annotated for span in document.entities] or [(0, 0)])
         self._has_entities = torch.tensor([len(document.entities) > 0 for document in annotated])
-        # the entities of document i divide the interval [i, i + 1) * MILLION among them by weight: where each part ends
+        # the entities of document i share the interval [i, i + 1) * MILLION in proportion to their weights:
+        # each share ends at one of these
         ends: list[int] = []
         for i, document in enumerate(annotated):
             sums = list(accumulate(document.weights))
@@ -105,9 +106,9 @@ class FactDataset(BatchDataset):
     A row consists of up to prefix_words words from anywhere in the text, the document's title, and then as many of its
     facts as fit, in random order. A fact is "context MASK context MASK span MASK", as in CharCorruptionDataset, with at
     most context_chars characters on either side of the span, or, half of the time, "context MASK span MASK". Half of
-    the titles lose their full stop. What is read in several forms is easier to ask for in a new one, as in a question.
+    the titles lose their full stop. Facts that are read in several forms are easier to ask for in a new form.
 
-    Spans are names (runs of capitalised words), numbers, dates and, with a word_weight above 0, runs of rarer words;
+    Spans are names (runs of capitalised words), numbers, dates and, with a word_weight above 0, runs of rare words;
     word_weight is how likely one of these is to be read next, compared with a name: entities.find_facts(). In a
     document without a title, the beginning up to the end of the first name takes its place. A document without spans,
     or whose first span does not fit, is read by span corruption.

@@ -1,4 +1,4 @@
-"""Scoring, what the text says about a name, and how well probabilities predict right answers. numpy only."""
+"""Scoring, what the text says about a name, and how well probabilities predict right answers. Imports no torch."""
 
 import math
 import re
@@ -20,7 +20,7 @@ LIKELIEST = 5  # answers that ask shows
 
 
 def count_right(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
-    """How many predictions equal the place of their pair, ignoring blanks around both."""
+    """How many predictions equal the place of their pair, ignoring whitespace around both."""
     return sum(is_right(place, prediction) for (_, place), prediction in zip(pairs, predictions, strict=True))
 
 
@@ -29,7 +29,7 @@ def is_right(place: str | None, prediction: str) -> bool:
 
 
 def count_near_misses(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
-    """How many wrong predictions differ from their place only in case, Unicode form or blanks."""
+    """How many wrong predictions differ from their place only in case, Unicode form or whitespace."""
     return sum(
         place is not None
         and not is_right(place, prediction)
@@ -49,7 +49,7 @@ def without_blanks(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """The text in a form without differences of case, Unicode form or number of blanks."""
+    """The text without differences of case, Unicode form or amount of whitespace."""
     if text.isascii():
         text = text.lower()
     else:
@@ -160,7 +160,7 @@ class TextIndex:
 
     @cached_property
     def folded(self) -> NameIndex:
-        """Made only if a name is not in the text as it is."""
+        """Built only when a name is not in the text exactly as given."""
         return NameIndex([folded(document) for document in self.documents], [folded(title) for title in self.titles])
 
     def find(self, name: str) -> Mention:
@@ -225,7 +225,7 @@ COLUMNS += ["lines_with_answer", "found_as"]
 
 
 def one_cell(text: str) -> str:
-    """The text with tabs and everything that some program takes for a line end replaced: a cell of a TSV file."""
+    """The text as a cell of a TSV file: without tabs and characters that some programs read as line breaks."""
     return re.sub(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]", " ", text)
 
 
@@ -322,8 +322,8 @@ def examine(
 ) -> list[Asked]:
     """A row for each question.
 
-    `names` are those that the questions ask about, None for a question with another wording than the template; then
-    the longest title in it is taken. `rivals` are the likeliest answers.
+    `names` are those that the questions ask about, or None for a question that does not fit the template: the longest
+    title in that question is used instead. `rivals` are the likeliest answers.
     """
     rows = []
     for (question, truth), name, prediction, p, likeliest in zip(

@@ -85,7 +85,7 @@ def execute(run: Run, inputs: Inputs) -> tuple[float, float] | None:
 
 
 def resolve(run: Run, inputs: Inputs) -> Run:
-    """The run with its device and precision decided, in training also the template. Raises UserError."""
+    """The run with its device and precision decided, and in training also its template. Raises UserError."""
     try:
         device = pick_device(run.device)
     except ValueError as error:
@@ -215,7 +215,7 @@ def salient_spans(
 
 
 def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) -> None:
-    """Says how much text there is, and how well the pairs fit it. Raises UserError where they do not fit at all."""
+    """Says how much text there is, and how well the pairs fit it. Raises UserError if they do not fit at all."""
     questions = [question for question, _ in inputs.pairs or []]
     summary_of_text = summarise(documents.data, documents.max_length, questions, inputs.fit)
     print(summary_of_text.size_line())
@@ -335,7 +335,7 @@ def failed_writes_hidden() -> Iterator[None]:
 
 
 def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) -> SummaryWriter:
-    """The log of the run that began at that time; a resumed run hides its points from purge_step on."""
+    """The log of the run that began at that time. A resumed run hides the points that it logged from purge_step on."""
     name = f"{run.function}-{run.variant}-{Path(run.output).name}-{started}"  # two runs may start in one second
     folder = Path(run.tb_folder) / run.tb_expt_name / name
     with writing(f"{folder}:"):

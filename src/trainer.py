@@ -1,4 +1,4 @@
-"""The training loop: epochs, callbacks, progress, state. It knows nothing of text; engine.py computes the gradients."""
+"""The training loop: epochs, callbacks, progress, state. Knows nothing about text; engine.py computes the gradients."""
 
 import math
 import sys
@@ -99,7 +99,7 @@ class Trainer:
                 raise ValueError(f"{few}; start fewer (torchrun --nproc_per_node)")
 
     def train(self) -> None:
-        """Runs config.max_epochs epochs, or what is left of them; each visits every pair once, in a new order."""
+        """Runs config.max_epochs epochs, or what is left of them; each visits every row once, in a new order."""
         total = self.config.max_epochs * math.ceil(len(self.train_dataset) / self.config.batch_size)
         with tqdm(total=total, initial=self.steps, unit="step", dynamic_ncols=True, disable=self.rank > 0) as bar:
             self.run_epochs(bar)
