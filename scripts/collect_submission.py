@@ -142,7 +142,7 @@ def print_table(names: list[str], missing: list[str], edition: Edition) -> dict[
 
 
 def advice_on_missing(missing: list[str], variants: list[str]) -> str:
-    """What helps against missing files, besides training and evaluating."""
+    """Advice on how to get the missing files, besides training and evaluating."""
     advice = ""
     if LONDON in missing:
         advice += f"; write {LONDON} with: python london_baseline.py --outputs_path {LONDON}"

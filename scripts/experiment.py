@@ -10,8 +10,8 @@ python scripts/experiment.py each_relation                four questions, with a
 python scripts/experiment.py relations --recipe open      the same questions, all after one pretraining
 
 A row is pretrained, finetuned and asked about people it was not finetuned on: those of birth_dev.tsv or,
-with --people or --held_out, some of the training people, so that settings can be chosen without the final test. There
-is a record for each row, and in `relations` for each question.
+with --people or --held_out, some of the training people, so that the final test plays no part in choosing settings.
+There is a record for each row, and in `relations` for each question.
 """
 
 import argparse
@@ -57,7 +57,7 @@ class Row:
 
     settings: str = ""  # NAME=VALUE ... of src/recipe.py
     variant: str = ""  # empty: the one of the command line
-    people: int = 0  # if not 0: a text of our own, with `lines` lines about each of so many people
+    people: int = 0  # if not 0: a text of our own about this many people, with `lines` lines about each
     lines: int = 0
     relations: tuple[str, ...] = ("birthplace",)  # of a text of our own: what is asked, each after the same pretraining
     question: str = ""  # another wording, such as "Birthplace of {name}?"
@@ -186,7 +186,7 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: 
 
 
 def percent_masked(recipe: Recipe, folder: Path) -> float | None:
-    """The % of readings of lines about the people asked that mask the answer; None if there are no such lines."""
+    """How often, in %, the answer is masked in lines about the people asked; None if there are no such lines."""
     import torch
 
     from dataset import CharCorruptionDataset
@@ -384,10 +384,10 @@ def main() -> None:
         "--folder", help="holds wiki.txt, birth_places_train.tsv and birth_dev.tsv (default: those of the project)"
     )
     parser.add_argument(
-        "--people", type=positive(int), help="a small world: so many training people, of whom a third are asked about"
+        "--people", type=positive(int), help="a small world: this many training people, a third of them asked about"
     )
     parser.add_argument("--held_out", action="store_true", help="ask about a fifth of the training people")
-    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve; each is finetuned")
+    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve; each is finetuned anew")
     parser.add_argument("--resume", action="store_true", help="resume the pretraining of a row that was stopped")
     arguments = parser.parse_intermixed_args()
     if arguments.experiment == "exposures" and not arguments.every:

@@ -379,7 +379,7 @@ def run_all(folder: Path, tiny: bool) -> dict[str, Any]:
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "--out", default=os.environ.get("OUT"), help="a folder for the log and the record, else $OUT or experiments/"
+        "--out", default=os.environ.get("OUT"), help="folder for the log and record; without it $OUT or experiments/"
     )
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, even if there is a GPU")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)

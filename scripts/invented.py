@@ -102,9 +102,7 @@ def main() -> None:
     trained = Counter(place for _, place in pairs)
     known = sum(answer in trained for answer in answers)
     sure = sorted(float(row[header.index("probability")]) for row in rows)
-    print(
-        f"{len(answers)} invented people, {len(set(answers))} different answers; {known} people got a place trained on"
-    )
+    print(f"{len(answers)} invented people, {len(set(answers))} different answers; {known} got a place from the pairs")
     print(f"probability of the answer: median {sure[len(sure) // 2]:.3f}, highest {sure[-1]:.3f}\n")
     print(f"{'most frequent answers':28}{'asked':>7}{'finetuned on':>14}   (of {len(answers)}, of {len(pairs)}, in %)")
     for place, count in Counter(answers).most_common(8):

@@ -50,7 +50,7 @@ class Table:
 
 
 def value(*names: str, digits: int | None = None) -> Column:
-    """A value of the row's first record, found by its key and the keys inside it; with so many decimal digits."""
+    """A value of the row's first record, found by its key and the keys inside it; with `digits` decimal digits."""
 
     def cell(records: list[Record]) -> str:
         found: Any = records[0] if records else None

@@ -1,8 +1,8 @@
 """Draws a picture of docs/ from what is computed or measured: python scripts/pictures.py WHAT
 
 attention   docs/attention.png: where one head and two heads look when a key varies in length (claims 5 and 6)
-exposures   docs/exposures.png: accuracy over how often the text was read, from results/runs.jsonl
-lengths     docs/lengths.png: the time of a step over block_size, from results/speed.jsonl
+exposures   docs/exposures.png: accuracy by how often the text was read, from results/runs.jsonl
+lengths     docs/lengths.png: the time of a step by block_size, from results/speed.jsonl
 knowledge   docs/knowledge.png: accuracy by the probability of an answer, from a report of run.py evaluate, piped in
 play_char   docs/play_char.png: the picture of the loss in mingpt-demo/play_char.ipynb, as it was last run
 """
