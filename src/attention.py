@@ -43,7 +43,7 @@ class Dropout(nn.Module):
             return F.dropout(x, self.p)
         draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None, generator=self.generator)
         uniform = draws.view(torch.int8)[: x.numel()].view(x.shape)  # uniform on -2**7 .. 2**7 - 1
-        threshold = int(self.p * 2**8 + torch.rand((), generator=self.generator).item())  # of 2**8 values, so many drop
+        threshold = int(self.p * 2**8 + torch.rand((), generator=self.generator).item())  # this many of 2**8 drop
         keep = (uniform >= threshold - 2**7).view(torch.int8)  # int8 converts to float faster than bool does
         return x * keep.to(x.dtype).mul_(1.0 / (1.0 - self.p))
 

@@ -1,4 +1,4 @@
-"""Reading and writing files safely, and the names of all files that a run writes. No torch here."""
+"""Reading and writing files safely, and the names of all files that a run writes. Imports no torch."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Reads and checks the inputs of a run, and checks its outputs, before any work begins. No torch here."""
+"""Reads and checks the inputs of a run, and checks its outputs, before any work begins. Imports no torch."""
 
 import os
 from collections.abc import Sequence

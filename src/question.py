@@ -1,4 +1,4 @@
-"""Finds the wording of questions, and reads the files that hold them. No torch here."""
+"""Finds the wording of questions, and reads the files that hold them. Imports no torch."""
 
 import re
 import sys

@@ -50,6 +50,6 @@ def sample(
 def evaluate_places(filepath: str, predicted_places: Sequence[str]) -> tuple[float, float]:
     """(total, correct) of the predictions for a question file; (0, 0) if it has no places.
 
-    Raises UserError if it is no question file, ValueError if there are more or fewer predictions than questions.
+    Raises UserError if it is not a question file, ValueError if there are more or fewer predictions than questions.
     """
     return count_places(parse_questions(read_text(filepath), filepath), predicted_places)
