@@ -61,7 +61,7 @@ def keep_freed_memory() -> None:
     with suppress(OSError, AttributeError, TypeError):  # no glibc
         mallopt, trim_threshold, mmap_threshold, most_arenas = ctypes.CDLL(None).mallopt, -1, -3, -8
         mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30)
+        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # the most before glibc 2.35
         mallopt(most_arenas, 1)
 
 
@@ -187,10 +187,9 @@ class Engine:
         if self.device.type == "cpu":
             self.divide_among_threads(config.batch_size, config.micro_batch_rows, hasattr(train_dataset, "batch"))
         else:
-            rows = min(config.batch_size, len(train_dataset))  # of a batch
+            rows = math.ceil(min(config.batch_size, len(train_dataset)) / self.world_size)
             if hasattr(train_dataset, "most_rows"):  # it adds rows of its own
                 rows = train_dataset.most_rows(rows)
-            rows = math.ceil(rows / self.world_size)
             self.micro_batch_rows = min(config.micro_batch_rows or rows, rows)
 
     def divide_among_threads(self, batch_size: int, rows: int, padded: bool) -> None:

@@ -46,8 +46,8 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized: Muon (Jordan et al. 2024), with the momentum and scaling of torch.optim.Muon.
 
-    Matrices of the same shape are orthogonalized together, in `dtype`. torch.optim.Muon does it in bf16 everywhere. On
-    a CPU without AVX-512, that takes sixty times as long as fp32: findings/bf16_matmul_without_avx512.sh.
+    Matrices of the same shape are orthogonalized together, in `dtype`. torch.optim.Muon always does it in bf16. On a
+    CPU without AVX-512, that takes sixty times as long as fp32: findings/bf16_matmul_without_avx512.sh.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float, dtype: torch.dtype) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from engine import DTYPES, Engine, Throughput, pick_precision
+from engine import Engine, Throughput
 from optim import learning_rate_multiplier, make_optimizers, scale_learning_rates
 
 
@@ -85,7 +85,7 @@ class Trainer:
             config.betas,
             config.weight_decay,
             config.decay_all,
-            muon_dtype=DTYPES[pick_precision("auto", self.device)],  # the fastest, whatever the model's matmuls are in
+            muon_dtype=engine.dtype,
         )
         self.steps = 0
         self.tokens = 0  # seen so far by all processes, including padding; the schedule depends on it
