@@ -3,6 +3,7 @@
 Does not import torch, so that --help and error messages appear at once.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 
 from cli import UserError
@@ -54,6 +55,10 @@ class Recipe:
     finetune_epochs: int
     finetune_batch_size: int
     finetune_lr: float
+
+    def __post_init__(self) -> None:
+        if self.reads_facts and self.entity_mask_prob > 0:
+            raise UserError("entity_mask_prob: a recipe with reads_facts masks facts instead of entities; set it to 0")
 
     @property
     def pretrains_on_pairs(self) -> bool:
@@ -133,6 +138,9 @@ RECIPES = {
 }
 
 
+HIGHEST = {"dropout": 0.99, "entity_mask_prob": 1, "question_prefix_prob": 1}
+
+
 def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
     """The recipe with NAME=VALUE settings changed. Raises UserError."""
     kinds = {field.name: field.type for field in fields(Recipe) if field.name != "name"}
@@ -144,8 +152,10 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
             raise UserError(f"{setting}: not NAME=VALUE of a setting in src/recipe.py") from None
         if name.endswith(("_epochs", "_size")) and value < 1 and name != "pretrain_cosine_epochs":
             raise UserError(f"{setting}: must be at least 1")
-        if value < 0:
-            raise UserError(f"{setting}: must not be negative")
+        if not 0 <= value < math.inf:
+            raise UserError(f"{setting}: must be 0 or more")
+        if value > HIGHEST.get(name, math.inf):
+            raise UserError(f"{setting}: must be at most {HIGHEST[name]}")
         recipe = replace(recipe, **{name: value})
     return recipe
 

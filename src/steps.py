@@ -32,6 +32,7 @@ from readings import FactDataset, SalientSpanDataset
 from recipe import BLOCK_SIZE, Recipe, Run
 from report import (
     COLUMNS,
+    LIKELIEST,
     Finding,
     TextIndex,
     accuracy_line,
@@ -178,7 +179,7 @@ def pretrain(run: Run, inputs: Inputs) -> None:
     world = build(run, inputs)
     recipe, documents = run.recipe, world.documents
     print_summary(run, inputs, documents)
-    dataset, rows = documents, len(documents)
+    dataset = documents
     if recipe.reads_facts:
         dataset = FactDataset(
             documents,
@@ -186,10 +187,11 @@ def pretrain(run: Run, inputs: Inputs) -> None:
             prefix_words=recipe.prefix_words,
             word_weight=recipe.word_weight,
         )
-    elif world.pairs is not None:
-        readings = salient_spans(documents, world.pairs.data, world.template, recipe)
-        dataset = MixedDataset(readings, world.pairs, recipe.qa_per_document)
-        rows = len(documents) * (1 + recipe.qa_per_document)
+    elif recipe.entity_mask_prob > 0:
+        dataset = salient_spans(documents, world.pairs.data, world.template, recipe)
+    if recipe.qa_per_document > 0:
+        dataset = MixedDataset(dataset, world.pairs, recipe.qa_per_document)
+    rows = len(documents) * (1 + recipe.qa_per_document)
     config = TrainerConfig(
         batch_size=recipe.pretrain_batch_size,
         learning_rate=recipe.pretrain_lr,
@@ -407,7 +409,7 @@ def ask(run: Run, inputs: Inputs) -> None:
     with redirect_stdout(sys.stderr):
         world = build(run, inputs)
     index = text_index(world.documents)
-    at_terminal = sys.stdout.isatty()
+    at_terminal = sys.stdout is not None and sys.stdout.isatty()
     if not at_terminal:
         with suppress(AttributeError):  # in a notebook
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # like all files here
@@ -428,7 +430,7 @@ def look_up(world: World, index: TextIndex, words: str) -> Finding:
         raise UserError(EMPTY_NAME)
     (greedy,) = answer(world.model, world.documents, [question])
     (probability,) = answer_probabilities(world.model, world.documents, [question], [greedy])
-    (likeliest,) = likeliest_answers(world.model, world.documents, [question])
+    (likeliest,) = likeliest_answers(world.model, world.documents, [question], width=LIKELIEST)
     evidence = index.evidence(name or words, greedy)
     return Finding(name or words, greedy, probability, likeliest, evidence, unanswerable(world.documents, question))
 

@@ -48,10 +48,26 @@ def test_settings_are_changed_by_name():
     assert asdict(recipe) == asdict(fast) | changes
 
 
-@pytest.mark.parametrize("setting", ["context_chars=-1", "word_weight=-0.5", "pretrain_cosine_epochs=-2"])
-def test_negative_setting_is_refused(setting):
-    with pytest.raises(UserError, match=f"^{setting}: must not be negative"):
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("context_chars=-1", "must be 0 or more"),
+        ("word_weight=-0.5", "must be 0 or more"),
+        ("pretrain_cosine_epochs=-2", "must be 0 or more"),
+        ("muon_lr=nan", "must be 0 or more"),
+        ("pretrain_lr=inf", "must be 0 or more"),
+        ("dropout=1", "must be at most 0.99"),
+        ("entity_mask_prob=1.5", "must be at most 1"),
+    ],
+)
+def test_setting_out_of_range_is_refused(setting, problem):
+    with pytest.raises(UserError, match=f"^{setting}: {problem}$"):
         with_settings(RECIPES["fast"], [setting])
+
+
+def test_recipe_that_reads_facts_cannot_mask_entities():
+    with pytest.raises(UserError, match=r"^entity_mask_prob: .* set it to 0$"):
+        with_settings(RECIPES["open"], ["entity_mask_prob=0.9"])
 
 
 @pytest.mark.parametrize(
