@@ -159,7 +159,7 @@ def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
         found["variant"] = "synthesizer"
     elif "blocks.0.attn.query.weight" in state:
         found["variant"] = "vanilla" if "pos_emb" in state else "rope"
-    if "tok_emb.weight" in state:
+    if "tok_emb.weight" in state and state["tok_emb.weight"].dim() == 2:
         found["vocab_size"] = len(state["tok_emb.weight"])
     if "pos_emb" in state and state["pos_emb"].dim() == 3:
         found["block_size"] = state["pos_emb"].size(1)

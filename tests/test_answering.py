@@ -20,8 +20,10 @@ from answering import answer, answer_probabilities, likeliest_answers, same_leng
 from cli import UserError
 from dataset import CharCorruptionDataset, NameDataset
 from files import read_text
+from inputs import read_inputs
 from model import GPT
 from question import COURSE_TEMPLATE, QuestionTemplate, parse_pairs
+from recipe import RECIPES, Run
 from report import COLUMNS, TextIndex, attention_picture, near_misses_line
 from trainer import Trainer, TrainerConfig
 from utils import sample
@@ -243,6 +245,12 @@ def test_closed_standard_input_is_an_error(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UserError, match="standard input is closed"):
         list(steps.read_names())
+
+
+def test_ask_without_standard_output_answers_nobody(world, monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    this = Run("ask", "vanilla", "wiki.txt", RECIPES["course"], device="cpu", names=("Ada Lovelace",))
+    steps.ask(this, read_inputs(this))
 
 
 @pytest.mark.parametrize(("epochs", "times"), [(650, 20), (60, 20), (16, 16), (1, 1)])

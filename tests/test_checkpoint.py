@@ -164,8 +164,9 @@ def test_other_file_is_refused_with_what_it_is(tmp_path, written, read, message)
         ("perceiver", lambda state: {name: value for name, value in state.items() if name != "down_block.C"}),
         ("rope", lambda state: state | {"blocks.0.attn.rope_cache": torch.ones(4, 24, 2)}),  # transposed
         ("rope", lambda state: state | {"blocks.0.attn.rope_cache": torch.ones(4, 8, 2)}),
+        ("vanilla", lambda state: {"tok_emb.weight": torch.tensor(1.0)}),
     ],
-    ids=["no masks", "a parameter more", "no basis", "another order of the table", "too few positions in the table"],
+    ids=["no masks", "a parameter more", "no basis", "another order of the table", "too few positions", "a number"],
 )
 def test_file_of_another_shape_is_refused_in_one_line(tmp_path, variant, change):
     path = str(tmp_path / "a.params")
