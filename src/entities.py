@@ -214,9 +214,9 @@ def title_length(text: str) -> int:
     return whole
 
 
-def subject_of(text: str, title: int | None = None) -> str:
-    """The title of a document without its full stop; "" if it has none. `title` is its title_length(), if known."""
-    return text[: max(0, (title_length(text) if title is None else title) - len(". "))]
+def subject_of(text: str) -> str:
+    """The title of a document without its full stop; "" if it has none."""
+    return text[: max(0, title_length(text) - len(". "))]
 
 
 def common_words(texts: Sequence[str]) -> set[str]:
@@ -299,7 +299,9 @@ def joined(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]
     """
     runs: list[tuple[int, int]] = []
     for start, end in sorted(spans):
-        if runs and text[runs[-1][1] : start] in ("", " ") and not re.search(r"\d{3}$", text[slice(*runs[-1])]):
+        overlap = runs and start < runs[-1][1]
+        is_next = runs and text[runs[-1][1] : start] in ("", " ") and not re.search(r"\d{3}$", text[slice(*runs[-1])])
+        if overlap or is_next:
             runs[-1] = runs[-1][0], max(end, runs[-1][1])
         else:
             runs.append((start, end))

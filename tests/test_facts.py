@@ -10,7 +10,7 @@ import torch
 
 import run
 from dataset import CharCorruptionDataset
-from entities import find_facts
+from entities import find_facts, joined
 from readings import FactDataset
 from recipe import RECIPES
 
@@ -99,6 +99,11 @@ def test_dates_are_one_span():
         "May 5",
         "1833",
     ]
+
+
+def test_overlapping_spans_are_one():
+    assert joined("A320", [(0, 4), (1, 4)]) == [(0, 4)]
+    assert joined("1815 London", [(0, 4), (5, 11)]) == [(0, 4), (5, 11)]
 
 
 def test_row_begins_with_words_from_anywhere_in_the_text():
