@@ -47,6 +47,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = Path("experiments")
 RESULTS = FOLDER / "results.jsonl"
 LINES, FIRST = 64, 20  # of largest_attention()
+POINTS = 13  # of the curve of `exposures`
 MARKS = (10, 25, 85)  # percent right; a record has the time at which a run reaches each
 COURSE_FINETUNING = "finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256"
 
@@ -206,140 +207,202 @@ def percent_masked(recipe: Recipe, folder: Path) -> float | None:
     return 100 * sum(span == answers[subjects[i]] for span, i in zip(spans, lines, strict=True)) / len(lines)
 
 
-def measure(arguments: argparse.Namespace, row: Row) -> None:
-    """Trains and asks one row, and appends a record for each relation that is asked."""
-    import steps
-    from checkpoint import read_record
+class Measurement:
+    """One row in a folder of its own: pretrained once, then finetuned and asked for each relation."""
 
-    variant = row.variant or arguments.variant
-    recipe = with_settings(RECIPES[arguments.recipe], [*row.settings.split(), *arguments.settings])
-    words = [arguments.experiment, variant, str(arguments.seed), row.settings, *arguments.settings]
-    words += [f"{row.people}x{row.lines}", *row.relations] * bool(row.people)
-    words += [row.question, "untitled" * (not row.titles)]
-    folder = FOLDER / re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))[:200]
-    folder.mkdir(parents=True, exist_ok=True)
-    first, *others = row.relations
-    corpus = make_world(arguments, row, folder, first)
-    pairs_path, asked_path = f"{folder}/trained_on.tsv", f"{folder}/asked.tsv"
-    common = Run(
-        function="evaluate",
-        variant=variant,
-        pretrain_corpus_path=f"{folder}/wiki.txt",
-        recipe=recipe,
-        bottleneck_dim=VARIANTS[variant].bottleneck_dim,
-        seed=arguments.seed,
-        tb_expt_name="experiments",
-    )
-    pretrained, finetuned = (OutputFiles(f"{folder}/{name}.params") for name in ("pretrain", "finetune"))
+    def __init__(self, arguments: argparse.Namespace, row: Row) -> None:
+        self.arguments, self.row = arguments, row
+        self.recipe = with_settings(RECIPES[arguments.recipe], [*row.settings.split(), *arguments.settings])
+        epochs = self.recipe.pretrain_epochs
+        self.every = arguments.every or (math.ceil(epochs / POINTS) if arguments.experiment == "exposures" else 0)
+        if self.every > epochs:
+            raise UserError(f"--every {self.every} is more than the {epochs} epochs of pretraining")
+        variant = row.variant or arguments.variant
+        words = [arguments.experiment, arguments.recipe, variant, str(arguments.seed)]
+        words += [Path(arguments.folder).resolve().name] if arguments.folder else []
+        words += [f"people={arguments.people}"] if arguments.people else []
+        words += ["held_out"] if arguments.held_out else []
+        words += [row.settings, *arguments.settings]
+        words += [f"{row.people}x{row.lines}", *row.relations] if row.people else []
+        words += [row.question, "" if row.titles else "untitled"]
+        self.folder = FOLDER / re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))[:200]
+        self.text_path = f"{self.folder}/wiki.txt"
+        self.pairs_path, self.asked_path = f"{self.folder}/trained_on.tsv", f"{self.folder}/asked.tsv"
+        self.pretrained = OutputFiles(f"{self.folder}/pretrain.params")
+        self.done = self.folder / "recorded"  # exists when all records of the row have been written
+        self.common = Run(
+            function="evaluate",
+            variant=variant,
+            pretrain_corpus_path=self.text_path,
+            recipe=self.recipe,
+            bottleneck_dim=VARIANTS[variant].bottleneck_dim,
+            seed=arguments.seed,
+            tb_expt_name="experiments",
+        )
 
-    def execute(**settings: object) -> object:
-        run = replace(common, **settings)
-        if run.trains and not (run.function == "pretrain" and arguments.resume):
+    def can_resume(self) -> bool:
+        """Whether the row was begun: with --resume it continues, or is skipped if it is complete."""
+        return any(map(os.path.exists, (self.pretrained.state, self.pretrained.path)))
+
+    def execute(self, **settings: object) -> object:
+        """Runs a function of steps.py, from its beginning unless resume=True."""
+        import steps
+
+        run = replace(self.common, **settings)
+        if run.trains and not run.resume:
             Path(OutputFiles(run.writing_params_path).state).unlink(missing_ok=True)  # of a row that was stopped
         return steps.execute(run, read_inputs(run))
 
-    def pretrain() -> None:
-        pairs = pairs_path if recipe.pretrains_on_pairs else None
-        resume = arguments.resume and os.path.exists(pretrained.state)
-        execute(
+    def pretrain(self) -> None:
+        """Pretrains, or resumes; does nothing if that was complete when the row was stopped."""
+        resume = self.arguments.resume and os.path.exists(self.pretrained.state)
+        if self.arguments.resume and not resume and os.path.exists(self.pretrained.path):
+            return
+        pairs = self.pairs_path if self.recipe.pretrains_on_pairs else None
+        self.execute(
             function="pretrain",
-            writing_params_path=pretrained.path,
+            writing_params_path=self.pretrained.path,
             finetune_corpus_path=pairs,
-            eval_corpus_path=asked_path if pairs else None,  # a model that has seen no question cannot answer any
-            keep_every=arguments.every or 0,
+            eval_corpus_path=self.asked_path if pairs else None,  # a model that saw no question cannot answer any
+            keep_every=self.every,
             resume=resume,
         )
 
-    def answer(params_path: str, questions_path: str) -> tuple[int, int]:
-        """How many questions there are, and how many answers are right."""
-        predictions = f"{folder}/{Path(questions_path).stem}.predictions"
+    def answer(self, params_path: str, questions_path: str) -> tuple[int, int]:
+        """How many questions there are, and how many answers are right. The answers are kept beside the parameters."""
+        predictions = f"{params_path}.{Path(questions_path).stem}.predictions"
         paths = {"eval_corpus_path": questions_path, "outputs_path": predictions}
-        return execute(function="evaluate", reading_params_path=params_path, **paths)
+        return self.execute(function="evaluate", reading_params_path=params_path, **paths)
 
-    def finetune_and_answer(params_path: str) -> tuple[int, int]:
-        paths = {"reading_params_path": params_path, "writing_params_path": finetuned.path}
-        execute(function="finetune", finetune_corpus_path=pairs_path, **paths)
-        return answer(finetuned.path, asked_path)
+    def finetune_and_answer(self, params_path: str, name: str = "finetune") -> tuple[int, int]:
+        """answer(), after finetuning these parameters into NAME.params."""
+        finetuned = f"{self.folder}/{name}.params"
+        paths = {"reading_params_path": params_path, "writing_params_path": finetuned}
+        self.execute(function="finetune", finetune_corpus_path=self.pairs_path, **paths)
+        return self.answer(finetuned, self.asked_path)
 
-    watch, started = Watch(), time.perf_counter()
-    with redirect_stdout(watch):
-        pretrain()
-        pretraining = time.perf_counter() - started
-        asked, correct = finetune_and_answer(pretrained.path)
-        total = time.perf_counter() - started
-        curve = [[epoch, percent] for epoch, percent, _ in watch.accuracies]
-        if arguments.every:
-            kept = range(arguments.every, recipe.pretrain_epochs, arguments.every)
-            counts = {epoch: finetune_and_answer(pretrained.kept(epoch)) for epoch in kept}
-            curve = [[epoch, 100 * right / of] for epoch, (of, right) in counts.items()]
-            curve.append([recipe.pretrain_epochs, 100 * correct / asked])
-        measured = {"percent_answer_masked": percent_masked(recipe, folder) if recipe.pretrains_on_pairs else None}
-        for name, paths in {
-            "pretrained": (pretrained.path, asked_path),
-            "trained_on": (finetuned.path, pairs_path),
-        }.items():
-            of, right = answer(*paths)
-            measured[f"percent_{name}"] = 100 * right / of
-    written = read_record(pretrained.path)
-    measured["largest_attention"] = [round(w, 3) for w in largest_attention(pretrained.path, folder, written)]
-    seconds = {"pretrain": pretraining, "total": total}
-    for mark in MARKS:
-        passed = [at for _, percent, at in watch.accuracies if percent >= mark]
-        if passed:
-            seconds[f"to_{mark}_percent"] = passed[0]
-    base = asdict(RECIPES[arguments.recipe])
-    settings = {field.name: getattr(recipe, field.name) for field in fields(Recipe) if field.name != "name"}
-    record = {
-        "commit": written["commit"].removesuffix("-dirty") if written["commit"] != "unknown" else None,
-        "machine": machine(),
-        "experiment": arguments.experiment,
-        "command": " ".join(["python", *sys.argv]),
-        "variant": variant,
-        "bottleneck_dim": written["bottleneck_dim"],
-        "precision": written["precision"],
-        "corpus": corpus,
-        "recipe": recipe.name,
-        "settings": settings,
-        "changed": {name: value for name, value in settings.items() if value != base[name]},
-        "seed": arguments.seed,
-        "sha256": sha256_of(f"{folder}/wiki.txt", pairs_path, asked_path),
-        "seconds": {name: round(took) for name, took in seconds.items()},
-        "correct": int(correct),
-        "asked": int(asked),
-        "curve": curve or None,
-        "measured": {name: value for name, value in measured.items() if value is not None},
-    }
-    if arguments.experiment == "wordings":
-        record["measured"]["form"] = row.question or ("as they are" if row.titles else "lines without titles")
-    if others or first != "birthplace":
-        record["measured"]["relation"] = first
-    append_record(str(RESULTS), record)
-    print_row(record)
-    for relation in others:
-        make_world(arguments, row, folder, relation)
-        started = time.perf_counter()
-        asked, correct = finetune_and_answer(pretrained.path)
-        seconds = {"pretrain": round(pretraining), "total": round(pretraining + time.perf_counter() - started)}
-        changes = {"seconds": seconds, "correct": int(correct), "asked": int(asked), "curve": None}
-        changes |= {
-            "sha256": sha256_of(f"{folder}/wiki.txt", pairs_path, asked_path),
-            "measured": {"relation": relation},
+    def run(self) -> None:
+        """Trains and asks, and appends a record for each relation."""
+        if self.arguments.resume and self.done.exists():
+            print(f"{self.folder}: its records were written; --resume does not measure it again")
+            return
+        if not self.arguments.resume:
+            for path in (self.done, self.pretrained.path):
+                Path(path).unlink(missing_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        resumed = self.arguments.resume and self.can_resume()
+        first, *others = self.row.relations
+        corpus = make_world(self.arguments, self.row, self.folder, first)
+        watch, started = Watch(), time.perf_counter()
+        with redirect_stdout(watch):
+            self.pretrain()
+            pretraining = time.perf_counter() - started
+            result = self.result(*self.finetune_and_answer(self.pretrained.path), pretraining, started)
+            curve = self.curve(result) if self.every else [[epoch, percent] for epoch, percent, _ in watch.accuracies]
+            measured = self.measured()
+        for mark in MARKS:
+            passed = [at for _, percent, at in watch.accuracies if percent >= mark]
+            if passed:
+                result["seconds"][f"to_{mark}_percent"] = round(passed[0])
+        if resumed:  # what came before is not known
+            result |= {"seconds": {}, "note": "resumed, so its times are not known"}
+            curve = curve if self.every else None
+        if self.arguments.experiment == "wordings":
+            measured["form"] = self.row.question or ("as they are" if self.row.titles else "lines without titles")
+        if others or first != "birthplace":
+            measured["relation"] = first
+        common = self.common_record(corpus)
+        record(common | result | {"curve": curve or None, "measured": measured})
+        for relation in others:
+            make_world(self.arguments, self.row, self.folder, relation)
+            started = time.perf_counter()
+            result = self.result(*self.finetune_and_answer(self.pretrained.path), pretraining, started - pretraining)
+            result |= {"seconds": {}} if resumed else {}
+            record(common | result | {"measured": {"relation": relation}})
+        write_text(str(self.done), "")
+
+    def result(self, asked: int, correct: int, pretraining: float, started: float) -> dict:
+        """What a record says of these answers; `pretraining` took so many seconds of those since `started`."""
+        return {
+            "sha256": sha256_of(self.text_path, self.pairs_path, self.asked_path),
+            "seconds": {"pretrain": round(pretraining), "total": round(time.perf_counter() - started)},
+            "correct": int(correct),
+            "asked": int(asked),
         }
-        append_record(str(RESULTS), record | changes)
-        print_row(record | changes)
+
+    def curve(self, result: dict) -> list[list[float]]:
+        """[epoch, percent right] of the parameters that were kept, each finetuned, and of the final ones."""
+        epochs, points = self.recipe.pretrain_epochs, []
+        for epoch in range(self.every, epochs, self.every):
+            asked, correct = self.finetune_and_answer(self.pretrained.kept(epoch), "kept")
+            points.append([epoch, 100 * correct / asked])
+        return [*points, [epochs, 100 * result["correct"] / result["asked"]]]
+
+    def measured(self) -> dict:
+        """What else a record says of the model."""
+        percents = {
+            "percent_answer_masked": percent_masked(self.recipe, self.folder) if self.recipe.entity_mask_prob else None
+        }
+        for name, params_path, questions_path in (
+            ("pretrained", self.pretrained.path, self.asked_path),
+            ("trained_on", f"{self.folder}/finetune.params", self.pairs_path),
+        ):
+            asked, correct = self.answer(params_path, questions_path)
+            percents[f"percent_{name}"] = 100 * correct / asked
+        sharpness = [round(w, 3) for w in largest_attention(self.pretrained.path, self.folder)]
+        return {name: value for name, value in percents.items() if value is not None} | {"largest_attention": sharpness}
+
+    def common_record(self, corpus: str) -> dict:
+        """What all records of the row share."""
+        from checkpoint import read_record
+
+        written = read_record(self.pretrained.path)
+        base = asdict(RECIPES[self.arguments.recipe])
+        settings = {field.name: getattr(self.recipe, field.name) for field in fields(Recipe) if field.name != "name"}
+        return {
+            "commit": written["commit"].removesuffix("-dirty") if written["commit"] != "unknown" else None,
+            "machine": machine(),
+            "experiment": self.arguments.experiment,
+            "command": " ".join(["python", *sys.argv]),
+            "variant": self.common.variant,
+            "bottleneck_dim": written["bottleneck_dim"],
+            "precision": written["precision"],
+            "corpus": corpus,
+            "recipe": self.recipe.name,
+            "settings": settings,
+            "changed": {name: value for name, value in settings.items() if value != base[name]},
+            "seed": self.arguments.seed,
+        }
 
 
-def largest_attention(params_path: str, folder: Path, written: dict) -> list[float]:
+def record(values: dict) -> None:
+    """Appends a record and prints it as one line."""
+    append_record(str(RESULTS), values)
+    changed = " ".join(f"{name}={value}" for name, value in values["changed"].items()) or "nothing changed"
+    took = f" after {values['seconds']['total']} s" if values["seconds"] else ""
+    marks = "".join(
+        f", {name.split('_')[1]} % after {at} s" for name, at in values["seconds"].items() if name.startswith("to_")
+    )
+    percent = 100 * values["correct"] / values["asked"]
+    relation = f", {values['measured']['relation']}" if "relation" in values["measured"] else ""
+    print(
+        f"{values['variant']}, seed {values['seed']}, {values['corpus']}{relation}, {changed}: {values['correct']} of "
+        f"{values['asked']} right ({percent:.2f} %){took}{marks}"
+    )
+
+
+def largest_attention(params_path: str, folder: Path) -> list[float]:
     """How sharp attention is: the largest weight of a position, as a mean over heads and LINES lines, for each layer.
 
     Positions before FIRST are left out, since they have few to choose from. If it is near 1, each head copies one
     character. Such a sharp softmax passes hardly any gradient, so the layer no longer learns where to look.
     """
-    from checkpoint import load_params
+    from checkpoint import load_params, read_record
     from dataset import CharCorruptionDataset
     from model import GPT, GPTConfig
 
     documents = CharCorruptionDataset(read_text(f"{folder}/wiki.txt"), BLOCK_SIZE)
+    written = read_record(params_path)
     sizes = {"variant": written["variant"], "bottleneck_dim": written["bottleneck_dim"] or 32}
     model = GPT(GPTConfig(documents.vocab_size, BLOCK_SIZE, **sizes)).eval()
     load_params(model, params_path, f"{folder}/wiki.txt")
@@ -359,20 +422,6 @@ def largest_weights(model: "GPT", lines: list[list[int]]) -> list[float]:
     ]
 
 
-def print_row(record: dict) -> None:
-    """One line for a person."""
-    changed = " ".join(f"{name}={value}" for name, value in record["changed"].items()) or "nothing changed"
-    marks = "".join(
-        f", {name.split('_')[1]} % after {at} s" for name, at in record["seconds"].items() if name.startswith("to_")
-    )
-    percent = 100 * record["correct"] / record["asked"]
-    relation = f", {record['measured']['relation']}" if "relation" in record["measured"] else ""
-    print(
-        f"{record['variant']}, seed {record['seed']}, {record['corpus']}{relation}, {changed}: {record['correct']} of "
-        f"{record['asked']} right ({percent:.2f} %) after {record['seconds']['total']} s{marks}"
-    )
-
-
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("experiment", choices=EXPERIMENTS)
@@ -388,19 +437,19 @@ def main() -> None:
     )
     parser.add_argument("--held_out", action="store_true", help="ask about a fifth of the training people")
     parser.add_argument("--every", type=positive(int), help="epochs between points of a curve; each is finetuned anew")
-    parser.add_argument("--resume", action="store_true", help="resume the pretraining of a row that was stopped")
+    parser.add_argument("--resume", action="store_true", help="continue an experiment that was stopped")
     arguments = parser.parse_intermixed_args()
-    if arguments.experiment == "exposures" and not arguments.every:
-        arguments.every = math.ceil(RECIPES[arguments.recipe].pretrain_epochs / 13)
-    with_settings(RECIPES[arguments.recipe], arguments.settings)  # raises UserError for an unknown setting
     rows = EXPERIMENTS[arguments.experiment]
     if rows[0].people and (arguments.folder or arguments.people or arguments.held_out):
         parser.error(f"{arguments.experiment} makes its own text; leave out --folder, --people and --held_out")
+    measurements = [Measurement(arguments, row) for row in rows]  # raises UserError for a wrong setting
+    if arguments.resume and not any(measurement.can_resume() for measurement in measurements):
+        raise UserError("--resume: this experiment has not been started here; leave it out")
     check_folder(FOLDER, "start from another folder")
     FOLDER.mkdir(exist_ok=True)
-    with locked(str(RESULTS)):  # rows share folders
-        for row in rows:
-            measure(arguments, row)
+    with locked(str(RESULTS)):  # the same experiment twice would share folders
+        for measurement in measurements:
+            measurement.run()
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import PAIRS, PEOPLE, ROOT, WIKI, small_model
 
+from checkpoint import read_record
 from cli import UserError
 from dataset import CharCorruptionDataset
 from question import parse_pairs
@@ -141,6 +143,40 @@ def test_row_is_trained_asked_and_recorded(world, monkeypatch, capsys):
     assert (record["asked"], record["variant"], record["seed"]) == (1, "vanilla", 0)
     assert [epoch for epoch, _ in record["curve"]] == [1, 2] and len(record["measured"]["largest_attention"]) == 4
     assert f"{record['correct']} of 1 right" in capsys.readouterr().out
+    (folder,) = Path("experiments").glob("run,*")
+    final = read_record(str(folder / "finetune.params"))["reading_params_path"]
+    assert final.endswith("pretrain.params")  # not those kept after epoch 1, which are finetuned for the curve
+
+
+def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
+    def main(more: str = "") -> None:
+        words = f"experiment.py run pretrain_epochs=1 finetune_epochs=1 --held_out --folder . {more}"
+        monkeypatch.setattr("sys.argv", words.split())
+        experiment.main()
+
+    with pytest.raises(UserError, match=r"^--resume: this experiment has not been started here; leave it out$"):
+        main("--resume")
+
+    answer = experiment.Measurement.finetune_and_answer
+    monkeypatch.setattr(experiment.Measurement, "finetune_and_answer", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    monkeypatch.setattr(experiment.Measurement, "finetune_and_answer", answer)
+    (pretrained,) = Path("experiments").glob("run,*/pretrain.params")
+    before = pretrained.stat().st_mtime_ns
+    with pytest.raises(UserError, match=r"^--resume: "):
+        main("--resume --people 3")  # another experiment
+    main("--resume")
+    (record,) = read_records("experiments/results.jsonl")
+    assert pretrained.stat().st_mtime_ns == before and record["seconds"] == {} and record["note"].startswith("resumed")
+    main("--resume")
+    assert len(read_records("experiments/results.jsonl")) == 1 and "its records were written" in capsys.readouterr().out
+
+
+def test_points_of_a_curve_are_within_the_pretraining(world, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["experiment.py", "run", "pretrain_epochs=4", "--every", "5"])
+    with pytest.raises(UserError, match=r"^--every 5 is more than the 4 epochs of pretraining$"):
+        experiment.main()
 
 
 def test_experiment_without_a_folder_for_its_results_does_not_start(world, monkeypatch):
