@@ -38,7 +38,7 @@ from engine import configure_torch, matmul_ceiling, matmul_weights, pick_device,
 from files import read_text
 from model import GPT, GPTConfig
 from optim import Muon
-from recipe import RECIPES, VARIANTS
+from recipe import BLOCK_SIZE, RECIPES, VARIANTS
 from records import processor
 from trainer import Trainer, TrainerConfig
 
@@ -116,7 +116,7 @@ def trainer_by_name(kind: str, documents: CharCorruptionDataset) -> Trainer | Pl
 def take_turns(kind: str, text: str, pipe: Connection) -> None:
     """A process of its own for one kind of step, as a user would have it: for each seed of batches that comes through
     the pipe, sends (seconds, floor) of each step, and for None its largest memory."""
-    documents = CharCorruptionDataset(text, 128)
+    documents = CharCorruptionDataset(text, BLOCK_SIZE)
     trainer = trainer_by_name(kind, documents)
     device = getattr(trainer, "device", torch.device("cpu"))
     weights = matmul_weights(trainer.model)
@@ -312,7 +312,7 @@ def start_of_documents(text: str, count: int) -> tuple[float, float, float, floa
     long = "\n".join(documents[i % len(documents)] for i in range(count))
     before = peak_megabytes()
     start = time.perf_counter()
-    dataset = CharCorruptionDataset(long, 128)
+    dataset = CharCorruptionDataset(long, BLOCK_SIZE)
     took = time.perf_counter() - start
     memory = peak_megabytes() - before
     order = torch.randperm(len(dataset)).split(COURSE.pretrain_batch_size)
@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers")
     arguments = parser.parse_args()
     text = read_text(arguments.corpus_path)
-    documents = CharCorruptionDataset(text, 128, arguments.corpus_path)
+    documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)
     if arguments.what == "step":
         step(text, arguments.rounds)
     elif arguments.what == "curve":

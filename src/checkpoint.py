@@ -225,8 +225,9 @@ def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDat
     losses = {}
     if model.variant.bottleneck:
         kind = "wiring of the perceiver"
-        for model.config.wiring in WIRINGS:
-            losses[model.config.wiring] = loss_on(documents, model)
+        for wiring in WIRINGS:
+            model.config.wiring = wiring
+            losses[wiring] = loss_on(documents, model)
         best = model.config.wiring = min(losses, key=losses.get)
     elif any(t.shape != standard[name].shape or (t - standard[name]).abs().max() > 0.01 for name, t in tables.items()):
         kind = "table of rotations"

@@ -160,6 +160,11 @@ def data_parallel(model: nn.Module) -> DistributedDataParallel:
     return DistributedDataParallel(model, **{option: False})
 
 
+def makes_batches(dataset: Dataset) -> bool:
+    """Whether a dataset has a method batch(indices) -> (x, y) and makes padded batches itself."""
+    return hasattr(dataset, "batch")
+
+
 class Engine:
     """Computes losses and gradients of batches for a model, called as model(x, y) -> (logits, loss).
 
@@ -185,7 +190,7 @@ class Engine:
             self.parallel = data_parallel(self.parallel)
         self.replicas: list[nn.Module] = []  # one per extra thread of a CPU
         if self.device.type == "cpu":
-            self.divide_among_threads(config.batch_size, config.micro_batch_rows, hasattr(train_dataset, "batch"))
+            self.divide_among_threads(config.batch_size, config.micro_batch_rows, makes_batches(train_dataset))
         else:
             rows = math.ceil(min(config.batch_size, len(train_dataset)) / self.world_size)
             if hasattr(train_dataset, "most_rows"):  # it adds rows of its own

@@ -209,7 +209,14 @@ class FactDataset(BatchDataset):
         first = torch.maximum(self._heads[indices][:, None], start - left)
         last = torch.minimum(length, end + right)
         mark, one = torch.full_like(start, self._mark), torch.ones_like(start)
-        after = torch.randint(2, start.shape, device=device)  # whether what comes after the span is read
-        starts = torch.stack((document + first, mark, document + end, mark, document + start, mark), -1)
-        lengths = torch.stack((start - first, one, after * (last - end), after, end - start, one), -1)
+        reads_after = torch.randint(2, start.shape, device=device)  # 0 or 1
+        pieces = (  # where they start, and their lengths
+            (document + first, start - first),  # what comes before the span
+            (mark, one),
+            (document + end, reads_after * (last - end)),  # what comes after it
+            (mark, reads_after),
+            (document + start, end - start),  # the span
+            (mark, one),
+        )
+        starts, lengths = (torch.stack(parts, -1) for parts in zip(*pieces, strict=True))
         return starts, lengths * exists[..., None]

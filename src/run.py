@@ -163,11 +163,11 @@ def parse(argv: list[str]) -> Run:
         with_recipe = f" --recipe {recipe.name}" if recipe.name != "course" else ""
         parser.error(f"{function}{with_recipe} needs {' and '.join(missing)}")
 
-    changes = {"pretrain_lr": given.pop("pretrain_lr"), "pretrain_epochs": given.pop("pretrain_epochs")}
-    epochs_of = "finetune_epochs" if given["reading_params_path"] else "scratch_epochs"
-    finetune_changes = {"finetune_lr": given.pop("finetune_lr"), epochs_of: given.pop("finetune_epochs")}
-    changes = {"pretrain": changes, "finetune": finetune_changes}.get(function, {})
-    recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    changes = {name: given.pop(name) for name in DEFAULTS}
+    changes = {n: value for n, value in changes.items() if value is not None and function in OPTIONS[n][0]}
+    if "finetune_epochs" in changes and not given["reading_params_path"]:
+        changes["scratch_epochs"] = changes.pop("finetune_epochs")
+    recipe = replace(recipe, **changes)
     run = Run(
         function=function,
         recipe=recipe,

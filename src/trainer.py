@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from engine import Engine, Throughput
+from engine import Engine, Throughput, makes_batches
 from optim import learning_rate_multiplier, make_optimizers, scale_learning_rates
 
 
@@ -46,11 +46,6 @@ class TrainerConfig:
         if name not in self.__dataclass_fields__:
             raise AttributeError(f"TrainerConfig has no {name}; choose from {', '.join(self.__dataclass_fields__)}")
         super().__setattr__(name, value)
-
-
-def makes_batches(dataset: Dataset) -> bool:
-    """Whether a dataset has a method batch(indices) -> (x, y) and makes padded batches itself."""
-    return hasattr(dataset, "batch")
 
 
 class Trainer:
