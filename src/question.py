@@ -2,6 +2,7 @@
 
 import re
 import sys
+import unicodedata
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -20,14 +21,34 @@ SPACED_LETTER = rf"[^\W{UNSPACED}]"
 UNSPACED_LETTER = rf"[{UNSPACED}]"
 
 
-def as_words(words: str) -> str:
-    """A regular expression that finds these words only as whole words: no "Ada" in "Adams".
+def find_words(words: str, text: str) -> Iterator[int]:
+    """Where the text contains the words as words: "Adams" does not contain "Ada".
 
-    In scripts without spaces, anything may precede and follow them.
+    In scripts without spaces, such as Han or Thai, anything may come before and after them.
     """
-    before = rf"(?<!{SPACED_LETTER})" if re.match(SPACED_LETTER, words) else ""
-    after = rf"(?!{SPACED_LETTER})" if re.match(SPACED_LETTER, words[-1:]) else ""
-    return f"{before}{re.escape(words)}{after}"
+    start = text.find(words) if words else -1
+    while start >= 0:
+        end = start + len(words)
+        if not is_one_word(text[start - 1 : start], words[0]) and not is_one_word(words[-1], text[end : end + 1]):
+            yield start
+        start = text.find(words, start + 1)
+
+
+def is_one_word(left: str, right: str) -> bool:
+    """Whether no word ends between these neighbouring characters; one of them is "" at an end of the text."""
+    return bool(left and right) and (continues_letter(right) or (is_spaced(left) and is_spaced(right)))
+
+
+def continues_letter(character: str) -> bool:
+    """Whether this is an accent, a vowel sign or the like, or a decomposed Korean vowel or final consonant."""
+    return unicodedata.category(character)[0] == "M" or "\u1160" <= character <= "\u11ff"
+
+
+def is_spaced(character: str) -> bool:
+    """Whether this belongs to a word in a script that separates words."""
+    if continues_letter(character):
+        return re.match(UNSPACED_LETTER, character) is None
+    return re.match(SPACED_LETTER, character) is not None
 
 
 @dataclass(frozen=True)
@@ -189,8 +210,8 @@ def check_header(rows: Sequence[tuple[str, str | None]], fit: TemplateFit, text:
         return
     ends_otherwise = re.search(r"[^\w\s]$", after) is not None and question[-1:] != after[-1]  # not with "?"
     too_short = len(question) < max(len(before + after), 12 * ends_otherwise)
-    no_place = place is not None and re.search(as_words(place), text) is None
-    no_name = re.search(rf"^{as_words(question)}", text, re.MULTILINE) is None
+    no_place = place is not None and next(find_words(place, text), None) is None
+    no_name = not any(text[start - 1 : start] in ("", "\n") for start in find_words(question, text))
     if (too_short and no_name) or (no_place and (no_name or before + after)):
         raise UserError(
             f"{name}, line 1: {question!r} looks like a header row; remove it, or word it as '{fit.template}'"

@@ -4,13 +4,13 @@ import math
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 
 import numpy as np
 
-from question import SPACED_LETTER, UNSPACED_LETTER
+from question import find_words
 
 BINS = 10  # of equal width, over probabilities in [0, 1]
 LIKELIEST = 5  # answers that ask shows
@@ -76,36 +76,6 @@ def accuracy_line(total: float, correct: float) -> str:
 
 
 # what the text says
-
-
-def find_words(words: str, text: str) -> Iterator[int]:
-    """Where the text contains the words as words: "Adams" does not contain "Ada".
-
-    In scripts without spaces, such as Han or Thai, anything may come before and after them.
-    """
-    start = text.find(words) if words else -1
-    while start >= 0:
-        end = start + len(words)
-        if not is_one_word(text[start - 1 : start], words[0]) and not is_one_word(words[-1], text[end : end + 1]):
-            yield start
-        start = text.find(words, start + 1)
-
-
-def is_one_word(left: str, right: str) -> bool:
-    """Whether no word ends between these neighbouring characters; one of them is "" at an end of the text."""
-    return bool(left and right) and (continues_letter(right) or (is_spaced(left) and is_spaced(right)))
-
-
-def continues_letter(character: str) -> bool:
-    """Whether this is an accent, a vowel sign or the like, or a decomposed Korean vowel or final consonant."""
-    return unicodedata.category(character)[0] == "M" or "\u1160" <= character <= "\u11ff"
-
-
-def is_spaced(character: str) -> bool:
-    """Whether this belongs to a word in a script that separates words."""
-    if continues_letter(character):
-        return re.match(UNSPACED_LETTER, character) is None
-    return re.match(SPACED_LETTER, character) is not None
 
 
 def stands_in(words: str, text: str) -> bool:
