@@ -84,21 +84,23 @@ class Subjects:
 
     def of(self, text: str) -> tuple[int, str]:
         """The length of the title and the subject of a text: (0, "") if it has no title and begins with no name."""
-        title = title_length(text)
-        subject, following = text[: max(0, title - len(". "))], text[title:]
+        title, subject, name = title_length(text), subject_of(text), self.name_at(text, 0)
+        following = text[title:]
         if subject in self.names:
             return title, subject
-        name = self.name_at(text, 0)
         cut_at_initial = name.startswith(subject) and not text.startswith(". ", len(name))  # "Ada P. " of Ada P. Ek
         if name and (not title or cut_at_initial):
             return 0, name
         if name and self.is_sentence(subject[len(name) :], most=1) and subject not in following:
             return 0, name  # "Ada Ek was a poet. " is no title
         if self.untitled and not (title and (subject in following or self.is_like_a_name(subject))):
-            starts = [i for word in WORD.finditer(text) if text[(i := word.start()) : i + 2] in self.lengths]
-            mentioned = {name for i in starts if (name := self.name_at(text, i))}
-            return 0, mentioned.pop() if len(mentioned) == 1 else self.unknown_name(text)
+            return 0, self.only_name_in(text) or self.unknown_name(text)
         return title, subject
+
+    def only_name_in(self, text: str) -> str:
+        """The known name in a text, if there is exactly one, else ""."""
+        names = {self.name_at(text, word.start()) for word in WORD.finditer(text)} - {""}
+        return names.pop() if len(names) == 1 else ""
 
     def name_at(self, text: str, start: int) -> str:
         """The longest known name at that position that does not end within a word; "" if there is none."""
