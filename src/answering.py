@@ -118,11 +118,11 @@ def likeliest_answers(
     model: GPT,
     vocabulary: CharCorruptionDataset,
     questions: Sequence[str],
-    width: int = 5,
+    n_best: int = 5,
     beams: int = 20,
     progress: bool = False,
 ) -> list[list[tuple[str, float]]]:
-    """For each question the `width` likeliest answers that a beam search finds, likeliest first, with probabilities.
+    """For each question the `n_best` likeliest answers that a beam search finds, likeliest first, with probabilities.
 
     A probability is the product over the characters of the answer, end mark included. A question that is
     unanswerable() has no answers.
@@ -142,22 +142,22 @@ def likeliest_answers(
                 for i, row in enumerate(searched):
                     ended = [vocabulary.decode(ids) for ids in x[i, :, asked.size(1) :].tolist()]
                     found[row] += zip(total[i, :, mask].tolist(), ended, strict=True)
-                    found[row] = sorted((f for f in found[row] if f[0] > -math.inf), reverse=True)[:width]
+                    found[row] = sorted((f for f in found[row] if f[0] > -math.inf), reverse=True)[:n_best]
                 total[:, :, mask] = -torch.inf
                 score, choice = total.flatten(1).topk(min(beams, total[0].numel()))  # (B, beams)
                 parent, character = choice // following.size(-1), choice % following.size(-1)
                 x = torch.cat((x.gather(1, parent[:, :, None].expand(-1, -1, T)), character[:, :, None]), dim=2)
                 # a longer answer is never likelier than its beginning
-                going = [i for i, row in enumerate(searched) if not is_full(found[row], width, float(score[i, 0]))]
+                going = [i for i, row in enumerate(searched) if not is_settled(found[row], n_best, float(score[i, 0]))]
                 x, score, searched = x[going], score[going], [searched[i] for i in going]
             bar.update(len(rows))
         bar.update(len(questions) - bar.n)  # those that cannot be asked
     return [[(text, math.exp(log_p)) for log_p, text in answers] for answers in found]
 
 
-def is_full(found: list[tuple[float, str]], width: int, best_left: float) -> bool:
-    """Whether no remaining beam can still get among the `width` answers found."""
-    return len(found) == width and found[-1][0] >= best_left
+def is_settled(found: list[tuple[float, str]], n_best: int, best_left: float) -> bool:
+    """Whether no remaining beam can still get among the `n_best` answers found."""
+    return len(found) == n_best and found[-1][0] >= best_left
 
 
 def answer_probabilities(
@@ -168,7 +168,7 @@ def answer_probabilities(
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     with evaluating(model):
         for rows, asked in same_length_batches(model, vocabulary, questions):
-            for row, x in zip(rows, asked, strict=True):
+            for row, x in zip(rows, asked, strict=True):  # one by one, since answers differ in length
                 said = torch.tensor([*vocabulary.encode(answers[row]), mask], device=x.device)
                 logits = model(torch.cat((x, said[:-1]))[None])[0][0, len(x) - 1 :]  # (len(said), vocab_size)
                 log_p = answer_log_probabilities(vocabulary, logits).gather(1, said[:, None])

@@ -202,8 +202,9 @@ class RotarySelfAttention(CausalSelfAttention):
         """x (B, T, C) -> rotated query, rotated key and value, each (B, nh, T, hs)."""
         q, k, v = super().query_key_value(x)
         table = self.rope_cache[: x.size(1)].to(q.dtype).repeat_interleave(2, dim=1)  # (T, hs or C, 2)
-        cos, sin = (split_heads(of_all[None], of_all.size(1) // q.size(-1))[0] for of_all in table.unbind(dim=-1))
-        cos, sin = cos.contiguous(), sin.contiguous()  # (1 or nh, T, hs)
+        n_tables = table.size(1) // q.size(-1)  # 1 if the heads share one, else nh
+        # (1 or nh, T, hs) each
+        cos, sin = (split_heads(part[None], n_tables)[0].contiguous() for part in table.unbind(dim=-1))
         return self.rotate(q, cos, sin), self.rotate(k, cos, sin), v
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

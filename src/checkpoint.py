@@ -178,8 +178,7 @@ def load_params(
     """
     config = model.config
     state, record = read_params(path), read_record(path)
-    vocabulary = None if documents is None else vocabulary_hash(documents)
-    if vocabulary not in (None, record.get("vocabulary", vocabulary)):
+    if documents is not None and "vocabulary" in record and record["vocabulary"] != vocabulary_hash(documents):
         raise UserError(
             f"{path}: was trained on other characters than {corpus_path} has; give the text of its training"
         )

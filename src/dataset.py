@@ -49,17 +49,18 @@ class BatchDataset(Dataset):
 
 
 class Spans(NamedTuple):
-    """A batch of spans to mask. The span [start, start + masked) of a text moves to its end. All (B,), int64.
+    """A batch of texts, each with a span that moves to its end. All (B,), int64.
 
-    The text has `length` ids: the first `head_length` begin at position `head`, the others at position `body`.
+    A text consists of `head_length` ids from position `head` of a tensor of ids (a title or a question), and of those
+    from position `body` on (a part of the document).
     """
 
-    head: Tensor
+    head: Tensor  # position in the ids
     head_length: Tensor
-    body: Tensor
-    length: Tensor
-    start: Tensor
-    masked: Tensor
+    body: Tensor  # position in the ids
+    length: Tensor  # of the text, with its head
+    start: Tensor  # of the span, counted from the beginning of the text
+    span_length: Tensor
 
 
 class CharCorruptionDataset(BatchDataset):
@@ -111,17 +112,17 @@ class CharCorruptionDataset(BatchDataset):
 
     def draw(self, indices: Tensor) -> Spans:
         """Draws how much to keep of each document `indices` (B,), and which span of it to mask."""
-        truncation, first, second, third = torch.rand(4, len(indices), device=indices.device)
+        truncation, size, rounding, place = torch.rand(4, len(indices), device=indices.device)  # (B,) each
         # truncate to a length that is uniform on 4 .. max_length
         length = 4 + (truncation * (self.max_length - 3)).long()
         length = torch.minimum(length, self._lengths[indices])
-        # the masked length is uniform on 1 .. length/2 - 1; random rounding keeps its mean at exactly length/4, also
-        # where length/2 is not an integer, and in documents of fewer than 4 characters
+        # a real number, uniform on 1 .. length/2 - 1, is rounded up or down at random, so that spans have a mean length
+        # of exactly length/4; in documents of fewer than 4 characters, the number is length/4
         shortest = (length / 4).clamp(max=1)
-        masked = (shortest + first * 2 * (length / 4 - shortest) + second).long()
-        start = (third * (length - masked + 1)).long()  # of the span, uniform on 0 .. length - masked
+        span_length = (shortest + size * 2 * (length / 4 - shortest) + rounding).long()
+        start = (place * (length - span_length + 1)).long()  # uniform on 0 .. length - span_length
         body = self._starts[indices]
-        return Spans(body, torch.zeros_like(body), body, length, start, masked)
+        return Spans(body, torch.zeros_like(body), body, length, start, span_length)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Corrupts documents `indices` (B,): x and y (B, block_size - 1), int64, on the device of `indices`."""
@@ -130,15 +131,14 @@ class CharCorruptionDataset(BatchDataset):
 
     def corrupt(self, ids: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
         """Moves the spans of `ids` to the end: x and y of shape (B, block_size - 1), int64."""
-        head, head_length, body, length, start, masked = (t[:, None] for t in spans)  # (B, 1)
-
-        # prefix MASK suffix MASK masked_content MASK PAD...: the position in the text from which each one is copied
+        head, head_length, body, length, start, span_length = (t[:, None] for t in spans)  # (B, 1) each
         position = torch.arange(self.block_size, device=ids.device)  # (block_size,)
-        second_mark = length - masked + 1
-        source = torch.where(position < start, position, position - 1 + masked)
-        source = torch.where(position > second_mark, start + position - second_mark - 1, source)
-        source = torch.where(source < head_length, head + source, body + source - head_length)
-        string = ids[source.clamp(0, ids.numel() - 1)].long()  # (B, block_size)
+        second_mark = length - span_length + 1
+        # prefix MASK suffix MASK span MASK PAD...: where in the text each one is copied from, (B, block_size)
+        in_text = torch.where(position < start, position, position - 1 + span_length)
+        in_text = torch.where(position > second_mark, start + position - second_mark - 1, in_text)
+        in_ids = torch.where(in_text < head_length, head + in_text, body + in_text - head_length)
+        string = ids[in_ids.clamp(0, ids.numel() - 1)].long()  # what is out of range becomes MASK or PAD below
         is_mark = (position == start) | (position == second_mark) | (position == length + 2)
         string = string.masked_fill(is_mark, self.stoi[self.MASK_CHAR])
         return inputs_and_targets(string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR]))
@@ -238,8 +238,9 @@ class MixedDataset(Dataset):
         """Documents `indices` (B,), then about qa_per_document * B pairs: x and y, int64 (rows, block_size - 1)."""
         pairs = int(self.qa_per_document * len(indices) + torch.rand(()).item())  # rounded so that the mean is exact
         drawn = torch.randint(len(self.names), (pairs,), device=indices.device)
-        parts = self.documents.batch(indices), self.names.batch(drawn)
-        return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+        x, y = self.documents.batch(indices)
+        x_pairs, y_pairs = self.names.batch(drawn)
+        return torch.cat((x, x_pairs)), torch.cat((y, y_pairs))
 
 
 def main(argv: list[str] | None = None) -> None:

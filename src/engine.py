@@ -59,10 +59,11 @@ def keep_freed_memory() -> None:
     its own, the process would grow by 100 MB.
     """
     with suppress(OSError, AttributeError, TypeError):  # no glibc
-        mallopt, trim_threshold, mmap_threshold, most_arenas = ctypes.CDLL(None).mallopt, -1, -3, -8
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # M_TRIM_THRESHOLD and so on, of malloc.h
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # the most before glibc 2.35
-        mallopt(most_arenas, 1)
+        mallopt(arena_max, 1)
 
 
 def limit_matmul_caches() -> None:
@@ -107,7 +108,8 @@ def trimmed_micro_batches(
     columns = torch.arange(1, y.size(1) + 1, device=y.device)
     lengths = ((y != ignore_index) * columns).amax(dim=1)  # (B,)
     for part in lengths.argsort(stable=True).split(rows):
-        T = min(y.size(1), -(-int(lengths[part[-1]]) // multiple) * multiple)
+        longest = int(lengths[part[-1]])  # they are sorted
+        T = min(y.size(1), math.ceil(longest / multiple) * multiple)
         if T:  # otherwise these rows have no target
             yield x[part, :T], y[part, :T]
 

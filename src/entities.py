@@ -105,7 +105,7 @@ class Subjects:
     def name_at(self, text: str, start: int) -> str:
         """The longest known name at that position that does not end within a word; "" if there is none."""
         two = text[start : start + 2]
-        for length in (*self.lengths.get(two, ()), *(self.lengths.get(two[:1], ()) if len(two) > 1 else ())):
+        for length in (*self.lengths.get(two, ()), *self.lengths.get(two[:1], ())):  # also names of one character
             name = text[start : start + length]
             if name in self.names and not WITHIN_WORD.match(text, start + length - 1):
                 return name

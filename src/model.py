@@ -31,6 +31,7 @@ class Wiring:
     norm_query: bool  # query of the last block: ln1(x), otherwise x
 
 
+# the first three are those of public solutions: docs/compatibility.md
 WIRINGS = {
     # C + attn(ln1(x), ln1(C)) in the first block, x + attn(ln1(y), ln1(x)) in the last
     "residual": Wiring(residual=True, norm_input=True, norm_query=True),
@@ -125,7 +126,7 @@ class DownProjectBlock(nn.Module):
         self.ln1 = nn.LayerNorm(config.n_embd)
         self.ln2 = nn.LayerNorm(config.n_embd)
         self.C = nn.Parameter(torch.empty(1, config.bottleneck_dim, config.n_embd))
-        nn.init.xavier_uniform_(self.C[0])  # as a matrix (m, C)
+        nn.init.xavier_uniform_(self.C[0])  # as a matrix (m, n_embd)
         self.attn = CausalCrossAttention(config, config.block_size)
         self.mlp = MLP(config)
         self.config = config
@@ -162,18 +163,18 @@ class UpProjectBlock(nn.Module):
         self.config = config
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
-        """y (B, m, C) from the inner blocks, x (B, T, C) the embedded input -> (B, T, C)."""
+        """y (B, min(m, T), C) from the inner blocks, x (B, T, C) the embedded input -> (B, T, C)."""
         z = self.attn(*self.attention_inputs(y, x))  # (B, T, C)
         if WIRINGS[self.config.wiring].residual:
             z = x + z
         return z + self.mlp(self.ln2(z))
 
     def attention_inputs(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, m, C), x (B, T, C) -> the input of keys and values (B, m, C), and that of the query (B, T, C)."""
+        """y (B, min(m, T), C), x (B, T, C) -> the input of keys and values, like y, and that of the query, like x."""
         return self.ln1(y), self.ln1(x) if WIRINGS[self.config.wiring].norm_query else x
 
     def attention_weights(self, y: Tensor, x: Tensor) -> Tensor:
-        """y (B, m, C), x (B, T, C), the inputs of forward() -> (B, nh, T, m)."""
+        """y (B, min(m, T), C), x (B, T, C), the inputs of forward() -> (B, nh, T, min(m, T))."""
         return self.attn.weights(*self.attention_inputs(y, x))
 
 
@@ -253,7 +254,7 @@ class GPT(nn.Module):
     def embed(self, idx: Tensor) -> Tensor:
         """idx (B, T) int64 -> (B, T, C). Raises ValueError when T is longer than block_size."""
         T = idx.size(1)
-        if idx.size(1) > self.config.block_size:
+        if self.config.block_size < T:
             raise ValueError(f"a sequence of {T} characters is longer than block_size {self.config.block_size}")
 
         x = self.tok_emb(idx)  # (B, T, C)

@@ -22,7 +22,7 @@ def parameter_groups(
     skipped = {id(p) for p in excluded}
     decayed, rest = [], []
     for name, p in model.named_parameters():
-        is_decayed = not name.endswith("bias") if decay_all else p.dim() == 2 and id(p) not in embeddings
+        is_decayed = (not name.endswith("bias")) if decay_all else (p.dim() == 2 and id(p) not in embeddings)
         if id(p) not in skipped:
             (decayed if is_decayed else rest).append(p)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

@@ -11,7 +11,7 @@ from dataset import BatchDataset, CharCorruptionDataset, Spans, inputs_and_targe
 from entities import find_facts, read_documents, weigh_by_answer_odds
 from question import QuestionTemplate
 
-MILLION = 10**6
+SHARES = 10**6  # of each document, divided among its entities: whole numbers, as float32 is too coarse for i + 0.1
 MOST_FACTS = 64  # in a row; of a document with more, this many neighbouring ones are drawn
 
 
@@ -48,22 +48,22 @@ class SalientSpanDataset(BatchDataset):
         if weight_by_answer_odds:
             annotated = weigh_by_answer_odds(annotated, answers, places)
 
-        self._titles = torch.tensor([document.title_length for document in annotated])
+        self._title_lengths = torch.tensor([document.title_length for document in annotated])
         self._entities = torch.tensor([span for document in annotated for span in document.entities] or [(0, 0)])
         self._has_entities = torch.tensor([len(document.entities) > 0 for document in annotated])
-        # the entities of document i share the interval [i, i + 1) * MILLION in proportion to their weights:
+        # the entities of document i share the interval [i, i + 1) * SHARES in proportion to their weights:
         # each share ends at one of these
         ends: list[int] = []
         for i, document in enumerate(annotated):
             sums = list(accumulate(document.weights))
-            ends += [i * MILLION + round(MILLION * so_far / sums[-1]) for so_far in sums]
-        self._ends = torch.tensor(ends, dtype=torch.int64)
+            ends += [i * SHARES + round(SHARES * so_far / sums[-1]) for so_far in sums]
+        self._share_ends = torch.tensor(ends, dtype=torch.int64)
 
         # the questions about all subjects follow the documents in one tensor of ids
         questions = [f"{template.ask(document.subject)} " if document.subject else "" for document in annotated]
         self._question_lengths = torch.tensor([len(question) for question in questions])
         ends_of_questions = torch.cumsum(self._question_lengths, 0)
-        self._questions = len(documents._ids) + ends_of_questions - self._question_lengths
+        self._question_starts = len(documents._ids) + ends_of_questions - self._question_lengths
         try:
             ids = torch.tensor(documents.encode("".join(questions)), dtype=torch.int32)
         except ValueError as error:
@@ -77,18 +77,20 @@ class SalientSpanDataset(BatchDataset):
         """Draws what to read of each document `indices` (B,), and which span of it to mask."""
         kind, prefix, which, left, right = torch.rand(5, len(indices), device=indices.device)  # (B,) each
         asks = prefix < self.question_prefix_prob
-        document, title = self.documents._starts[indices], self._titles[indices]
-        head = torch.where(asks, self._questions[indices], document)
+        document, title = self.documents._starts[indices], self._title_lengths[indices]
+        head = torch.where(asks, self._question_starts[indices], document)
         head_length = torch.where(asks, self._question_lengths[indices], title)
 
-        entity = torch.searchsorted(self._ends, indices * MILLION + (which * MILLION).long(), right=True)
+        entity = torch.searchsorted(self._share_ends, indices * SHARES + (which * SHARES).long(), right=True)
         start, end = self._entities[entity.clamp(max=len(self._entities) - 1)].unbind(1)  # (B,), in the document
+        # the window around the entity begins after the title, and ends where the text would exceed max_length
         first = torch.maximum(title, start - (left * (self.context_chars + 1)).long())
         last = torch.minimum(self.documents._lengths[indices], end + (right * (self.context_chars + 1)).long())
         last = torch.minimum(last, first + self.documents.max_length - head_length)
-        moved = head_length - first  # offset from positions in the document to positions in the text that is read
-        salient = Spans(head, head_length, document + first, last + moved, start + moved, end - start)
+        shift = head_length - first  # offset from positions in the document to positions in the text that is read
+        salient = Spans(head, head_length, document + first, last + shift, start + shift, end - start)
 
+        # a document whose entity does not fit gets a random span
         is_salient = (kind < self.entity_mask_prob) & self._has_entities[indices] & (end <= last)
         plain = self.documents.draw(indices)
         return Spans(*(torch.where(is_salient, a, b) for a, b in zip(salient, plain, strict=True)))
@@ -125,12 +127,12 @@ class FactDataset(BatchDataset):
         self.documents, self.block_size = documents, documents.block_size
         self.context_chars, self.prefix_words = context_chars, prefix_words
         facts = find_facts(documents.data, word_weight)
-        self._heads = torch.tensor([head for head, _ in facts])
+        self._head_lengths = torch.tensor([head for head, _ in facts])
         self._has_title = torch.tensor(
             [text.endswith(". ", 0, head) for text, (head, _) in zip(documents.data, facts, strict=True)]
         )
         self._counts = torch.tensor([len(of_document) for _, of_document in facts])
-        self._firsts = torch.cumsum(self._counts, 0) - self._counts
+        self._first_facts = torch.cumsum(self._counts, 0) - self._counts
         flat = [fact for _, of_document in facts for fact in of_document] or [(0, 0, 1.0)]
         self._facts = torch.tensor([(start, end) for start, end, _ in flat])  # (facts, 2), in the document
         self._weights = torch.tensor([weight for _, _, weight in flat])
@@ -142,7 +144,7 @@ class FactDataset(BatchDataset):
         is_space = (documents._ids == documents.stoi.get(" ", -1)) | (documents._ids == documents.stoi.get("\n", -1))
         starts = torch.ones(len(documents._ids), dtype=torch.bool)
         starts[1:] = is_space[:-1] & ~is_space[1:]
-        self._words = starts.nonzero()[:, 0]  # where words begin
+        self._word_starts = starts.nonzero()[:, 0]  # where words begin
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -159,15 +161,16 @@ class FactDataset(BatchDataset):
         string = self._ids[source.clamp(0, len(self._ids) - 1)].long()
         x, y = inputs_and_targets(string.masked_fill(position >= ends[:, -1:], 0))
         has_facts = ((starts == self._mark) & (lengths > 0)).any(1, keepdim=True)
-        return tuple(torch.where(has_facts, *both) for both in zip((x, y), self.documents.batch(indices), strict=True))
+        plain_x, plain_y = self.documents.batch(indices)
+        return torch.where(has_facts, x, plain_x), torch.where(has_facts, y, plain_y)
 
     def pieces(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The pieces of _ids that make up the rows for documents `indices` (B,).
 
-        Returns where they start and their lengths, 0 for what is left out: both (B, P).
+        Returns where they start and their lengths, 0 for what is left out: both (B, P), P = 3 + 6 K.
         """
         words, n_words = self.random_words(len(indices), indices.device)
-        document, head = self.documents._starts[indices], self._heads[indices]  # (B,)
+        document, head = self.documents._starts[indices], self._head_lengths[indices]  # (B,)
         no_stop = self._has_title[indices] * torch.randint(2, head.shape, device=indices.device)
         starts, lengths = self.facts(indices)  # (B, K, 6)
         row_lengths = (n_words + head)[:, None] + torch.cumsum(lengths.sum(-1), 1)  # (B, K)
@@ -180,8 +183,8 @@ class FactDataset(BatchDataset):
     def random_words(self, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Up to prefix_words consecutive words for each row: where they start in _ids, and their length (rows,)."""
         wanted = torch.randint(self.prefix_words + 1, (rows,), device=device)
-        first = (torch.rand(rows, device=device) * (len(self._words) - self.prefix_words)).long().clamp(min=0)
-        start, end = self._words[first], self._words[(first + wanted).clamp(max=len(self._words) - 1)]
+        first = (torch.rand(rows, device=device) * (len(self._word_starts) - self.prefix_words)).long().clamp(min=0)
+        start, end = self._word_starts[first], self._word_starts[(first + wanted).clamp(max=len(self._word_starts) - 1)]
         length = end - start
         in_one_document = torch.searchsorted(self.documents._starts, torch.stack((start, end)), right=True)
         return start, length * ((in_one_document[0] == in_one_document[1]) & (length < self.block_size // 4))
@@ -197,8 +200,9 @@ class FactDataset(BatchDataset):
         skipped = (torch.rand(len(indices), 1, device=device) * (counts - K + 1).clamp(min=1)).long()
         numbers = torch.arange(K, device=device)  # (K,)
         exists = numbers < counts  # (B, K)
-        facts = (self._firsts[indices][:, None] + skipped + numbers).clamp(max=len(self._facts) - 1)
-        # a race of exponential clocks: the next to ring is drawn by weight from those that have not rung
+        facts = (self._first_facts[indices][:, None] + skipped + numbers).clamp(max=len(self._facts) - 1)
+        # weighted sampling without replacement (Efraimidis and Spirakis 2006) as a race of exponential clocks: the next
+        # to ring is drawn by weight from those that have not rung
         rings = torch.empty(exists.shape, device=device).exponential_() / self._weights[facts]
         order = rings.masked_fill(~exists, torch.inf).argsort(1)
         facts, exists = facts.gather(1, order), exists.gather(1, order)
@@ -206,7 +210,7 @@ class FactDataset(BatchDataset):
         start, end = self._facts[facts].unbind(-1)  # (B, K), in the document
         left, right = (torch.rand(2, *start.shape, device=device) * (self.context_chars + 1)).long()
         document, length = self.documents._starts[indices][:, None], self.documents._lengths[indices][:, None]  # (B, 1)
-        first = torch.maximum(self._heads[indices][:, None], start - left)
+        first = torch.maximum(self._head_lengths[indices][:, None], start - left)
         last = torch.minimum(length, end + right)
         mark, one = torch.full_like(start, self._mark), torch.ones_like(start)
         reads_after = torch.randint(2, start.shape, device=device)  # 0 or 1

@@ -27,7 +27,6 @@ FUNCTIONS = {
     "ask": "ask about people by name, and show what the model and the text say",
 }
 TRAINING = ("pretrain", "finetune")
-MODEL = ("evaluate", "ask")  # which need parameters to read
 
 
 def by_recipe(*settings: str) -> str:
@@ -40,7 +39,7 @@ def by_recipe(*settings: str) -> str:
 
 # every option: the functions that it applies to, and its arguments for argparse
 OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "reading_params_path": (("finetune", *MODEL, "pretrain"), {"help": "parameters to start from, or to answer with"}),
+    "reading_params_path": (tuple(FUNCTIONS), {"help": "parameters to start from, or to answer with"}),
     "writing_params_path": (TRAINING, {"help": "where to write the parameters"}),
     "finetune_corpus_path": (
         (*TRAINING, "evaluate"),
@@ -107,11 +106,21 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"default": "run", "help": "name of the run in TensorBoard, a folder in --tb_folder"},
     ),
 }
-DEFAULTS = {"pretrain_lr": ("pretrain_lr",), "finetune_lr": ("finetune_lr",), "pretrain_epochs": ("pretrain_epochs",)}
-DEFAULTS["finetune_epochs"] = ("scratch_epochs", "finetune_epochs")
-NEEDED = {"pretrain": ["writing_params_path"], "finetune": ["writing_params_path", "finetune_corpus_path"]}
-NEEDED |= {"evaluate": ["reading_params_path", "eval_corpus_path", "outputs_path"], "ask": ["reading_params_path"]}
-# an error where they do not apply; the other options are often given to every function alike, so they get a warning
+# the options that change the recipe, and which of its settings
+RECIPE_OPTIONS = {
+    "pretrain_lr": ("pretrain_lr",),
+    "finetune_lr": ("finetune_lr",),
+    "pretrain_epochs": ("pretrain_epochs",),
+    "finetune_epochs": ("scratch_epochs", "finetune_epochs"),  # without and with --reading_params_path
+}
+NEEDED = {
+    "pretrain": ["writing_params_path"],
+    "finetune": ["writing_params_path", "finetune_corpus_path"],
+    "evaluate": ["reading_params_path", "eval_corpus_path", "outputs_path"],
+    "ask": ["reading_params_path"],
+}
+# where an option does not apply, these are ignored, and those in STRICT are an error; all others get a warning
+QUIET = {"recipe", "precision", "micro_batch_rows", "checkpoint_minutes", "tb_expt_name", "tb_folder"}
 STRICT = {"writing_params_path", "outputs_path", "report_path", "eval_corpus_path", "resume", "keep_every"}
 
 
@@ -132,8 +141,8 @@ def parser_of(function: str) -> Parser:
         )
     for name, (functions, kwargs) in OPTIONS.items():
         kwargs = dict(kwargs)
-        if name in DEFAULTS:
-            kwargs["help"] += by_recipe(*DEFAULTS[name])
+        if name in RECIPE_OPTIONS:
+            kwargs["help"] += by_recipe(*RECIPE_OPTIONS[name])
         if function not in functions:
             kwargs["help"] = argparse.SUPPRESS
         parser.add_argument(f"--{name}", **kwargs)
@@ -152,18 +161,18 @@ def parse(argv: list[str]) -> Run:
     given = vars(parser.parse_intermixed_args(argv[1:]))
     recipe = RECIPES[given.pop("recipe")]
     for name, (functions, _) in OPTIONS.items():
-        if function not in functions and name != "recipe" and given[name] != parser.get_default(name):
-            if name in STRICT:
-                parser.error(f"--{name} does not apply to {function}")
-            if name not in ("seed", "precision", "micro_batch_rows", "checkpoint_minutes", "tb_expt_name", "tb_folder"):
-                print(f"warning: --{name} has no effect in {function}", file=sys.stderr)
+        if function in functions or name in QUIET or given[name] == parser.get_default(name):
+            continue
+        if name in STRICT:
+            parser.error(f"--{name} does not apply to {function}")
+        print(f"warning: --{name} has no effect in {function}", file=sys.stderr)
     needed = NEEDED[function] + ["finetune_corpus_path"] * (function == "pretrain" and recipe.pretrains_on_pairs)
     missing = [f"--{name}" for name in needed if not given[name]]
     if missing:
         with_recipe = f" --recipe {recipe.name}" if recipe.name != "course" else ""
         parser.error(f"{function}{with_recipe} needs {' and '.join(missing)}")
 
-    changes = {name: given.pop(name) for name in DEFAULTS}
+    changes = {name: given.pop(name) for name in RECIPE_OPTIONS}
     changes = {n: value for n, value in changes.items() if value is not None and function in OPTIONS[n][0]}
     if "finetune_epochs" in changes and not given["reading_params_path"]:
         changes["scratch_epochs"] = changes.pop("finetune_epochs")

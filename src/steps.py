@@ -234,19 +234,29 @@ def finetune(run: Run, inputs: Inputs) -> None:
     train(run, inputs, world, world.pairs, len(world.pairs), config)
 
 
+def end_of_decay(run: Run, world: World, rows: float, warmup_tokens: int) -> int:
+    """The final_tokens of a run: where the cosine of its learning rate is lowest."""
+    if run.recipe.decay_to_end_of_run:
+        return final_tokens_of(run.epochs * rows * (BLOCK_SIZE - 1), warmup_tokens)
+    # as the course counts: block_size tokens for each document of the text, though x has one fewer, in finetuning, too
+    cosine_epochs = 200  # far more tokens than finetuning reads, so its rate hardly falls
+    if run.function == "pretrain":
+        cosine_epochs = run.recipe.pretrain_cosine_epochs or run.epochs
+    return cosine_epochs * len(world.documents) * BLOCK_SIZE
+
+
 def make_trainer(run: Run, world: World, dataset: Dataset, rows: float, config: TrainerConfig) -> Trainer:
     """The trainer of a run that reads `rows` rows per epoch on average. Raises UserError."""
-    config.max_epochs = run.epochs
-    config.decay_all = run.recipe.decay_all
-    config.lr_decay = True
-    if run.recipe.decay_to_end_of_run:
-        config.final_tokens = final_tokens_of(run.epochs * rows * (BLOCK_SIZE - 1), config.warmup_tokens)
-    else:
-        cosine_epochs = 200  # of finetuning too: the course's rate hardly falls there
-        if run.function == "pretrain":
-            cosine_epochs = run.recipe.pretrain_cosine_epochs or run.epochs
-        config.final_tokens = cosine_epochs * len(world.documents) * BLOCK_SIZE
-    config.device, config.precision, config.micro_batch_rows = run.device, run.precision, run.micro_batch_rows
+    config = replace(
+        config,
+        max_epochs=run.epochs,
+        decay_all=run.recipe.decay_all,
+        lr_decay=True,
+        final_tokens=end_of_decay(run, world, rows, config.warmup_tokens),
+        device=run.device,
+        precision=run.precision,
+        micro_batch_rows=run.micro_batch_rows,
+    )
     try:
         trainer = Trainer(world.model, dataset, None, config)
     except ValueError as error:
@@ -366,13 +376,14 @@ def report(run: Run, inputs: Inputs, world: World, predictions: list[str]) -> No
     """Writes a report on each answer, prints a summary, and adds pictures to TensorBoard."""
     questions = [question for question, _ in inputs.questions]
     rows = examine(
-        inputs.questions,
-        [world.template.name_in(question) for question in questions],
-        predictions,
-        answer_probabilities(world.model, world.documents, questions, predictions),
-        likeliest_answers(world.model, world.documents, questions, width=2, beams=5, progress=True),
-        text_index(world.documents),
-        None if inputs.pairs is None else {place for _, place in inputs.pairs},
+        pairs=inputs.questions,
+        names=[world.template.name_in(question) for question in questions],
+        predictions=predictions,
+        probabilities=answer_probabilities(world.model, world.documents, questions, predictions),
+        # the prediction and its closest rival
+        rivals=likeliest_answers(world.model, world.documents, questions, n_best=2, beams=5, progress=True),
+        index=text_index(world.documents),
+        trained_on=None if inputs.pairs is None else {place for _, place in inputs.pairs},
     )
     write_text(run.report_path, as_table(rows))
     print(summary(rows))
@@ -430,7 +441,7 @@ def look_up(world: World, index: TextIndex, words: str) -> Finding:
         raise UserError(EMPTY_NAME)
     (greedy,) = answer(world.model, world.documents, [question])
     (probability,) = answer_probabilities(world.model, world.documents, [question], [greedy])
-    (likeliest,) = likeliest_answers(world.model, world.documents, [question], width=LIKELIEST)
+    (likeliest,) = likeliest_answers(world.model, world.documents, [question], n_best=LIKELIEST)
     evidence = index.evidence(name or words, greedy)
     return Finding(name or words, greedy, probability, likeliest, evidence, unanswerable(world.documents, question))
 

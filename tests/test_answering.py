@@ -168,7 +168,7 @@ def test_beam_search_finds_the_likeliest_of_all_answers():
         torch.manual_seed(seed)
         model = sure_model(documents, scale=60.0)
         every = ["".join(letters) for n in range(7) for letters in itertools.product("ab", repeat=n)]
-        (found,) = likeliest_answers(model, documents, ["ab"], width=4, beams=16)
+        (found,) = likeliest_answers(model, documents, ["ab"], n_best=4, beams=16)
         for text, p in found:
             assert p == pytest.approx(probability_by_hand(model, documents, "ab", text), rel=1e-4)
         worst = min(p for _, p in found)

@@ -98,7 +98,9 @@ class Enough(Exception):
 def test_resumed_run_has_the_losses_of_one_that_was_not_stopped(world, muon_lr, precision):
     """Draws and dropout continue where they stopped; otherwise the losses would differ by far more than rounding."""
     this = run.parse(["pretrain", "vanilla", "wiki.txt", "--writing_params_path", "a.params"])
-    keeper = StateKeeper("a.state", 0, record_of(this, read_inputs(this), "abc", 1), "")
+    documents = CharCorruptionDataset(WIKI, 128)
+    record = record_of(this, read_inputs(this), documents, small_model(documents.vocab_size).config, 1)
+    keeper = StateKeeper("a.state", 0, record, "")
     settings = {"muon_lr": muon_lr, "precision": precision, "dropout": 0.1}
 
     def losses(stop_after: int, resume: bool = False) -> list[float]:
