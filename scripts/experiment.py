@@ -229,7 +229,7 @@ class Measurement:
         self.text_path = f"{self.folder}/wiki.txt"
         self.pairs_path, self.asked_path = f"{self.folder}/trained_on.tsv", f"{self.folder}/asked.tsv"
         self.pretrained = OutputFiles(f"{self.folder}/pretrain.params")
-        self.done = self.folder / "recorded"  # exists when all records of the row have been written
+        self.recorded = self.folder / "recorded"  # the relations whose records have been written
         self.common = Run(
             function="evaluate",
             variant=variant,
@@ -283,49 +283,58 @@ class Measurement:
 
     def run(self) -> None:
         """Trains and asks, and appends a record for each relation."""
-        if self.arguments.resume and self.done.exists():
+        relations, resume = self.row.relations, self.arguments.resume
+        recorded = self.recorded.read_text().split() if resume and self.recorded.exists() else []
+        if len(recorded) == len(relations):
             print(f"{self.folder}: its records were written; --resume does not measure it again")
             return
-        if not self.arguments.resume:
-            for path in (self.done, self.pretrained.path):
+        resumed = resume and self.can_resume()
+        if not resume:
+            for path in (self.recorded, self.pretrained.path):
                 Path(path).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        resumed = self.arguments.resume and self.can_resume()
-        first, *others = self.row.relations
-        corpus = make_world(self.arguments, self.row, self.folder, first)
-        watch, started = Watch(), time.perf_counter()
+        self.pretraining = 0.0
+        for relation in relations[len(recorded) :]:
+            corpus = make_world(self.arguments, self.row, self.folder, relation)
+            values = self.pretrain_and_ask() if relation == relations[0] else {"measured": {}} | self.ask()
+            if resumed:  # what came before it was stopped is not known
+                values |= {"seconds": {}, "note": "resumed, so its times are not known"}
+                values |= {} if self.every else {"curve": None}
+            if self.arguments.experiment == "wordings":
+                form = self.row.question or ("as they are" if self.row.titles else "lines without titles")
+                values["measured"]["form"] = form
+            if relations != ("birthplace",):
+                values["measured"]["relation"] = relation
+            record(self.common_record(corpus) | values)
+            recorded.append(relation)
+            write_text(str(self.recorded), "\n".join(recorded))
+
+    def pretrain_and_ask(self) -> dict:
+        """Pretrains, finetunes and answers, and looks into the model. Returns what the record says of that."""
+        watch = Watch()
         with redirect_stdout(watch):
             self.pretrain()
-            pretraining = time.perf_counter() - started
-            result = self.result(*self.finetune_and_answer(self.pretrained.path), pretraining, started)
-            curve = self.curve(result) if self.every else [[epoch, percent] for epoch, percent, _ in watch.accuracies]
+            self.pretraining = time.perf_counter() - watch.started
+            values = self.ask()
+            if self.every:
+                curve = self.curve(values)
+            else:
+                curve = [[epoch, percent] for epoch, percent, _ in watch.accuracies]
             measured = self.measured()
         for mark in MARKS:
             passed = [at for _, percent, at in watch.accuracies if percent >= mark]
             if passed:
-                result["seconds"][f"to_{mark}_percent"] = round(passed[0])
-        if resumed:  # what came before is not known
-            result |= {"seconds": {}, "note": "resumed, so its times are not known"}
-            curve = curve if self.every else None
-        if self.arguments.experiment == "wordings":
-            measured["form"] = self.row.question or ("as they are" if self.row.titles else "lines without titles")
-        if others or first != "birthplace":
-            measured["relation"] = first
-        common = self.common_record(corpus)
-        record(common | result | {"curve": curve or None, "measured": measured})
-        for relation in others:
-            make_world(self.arguments, self.row, self.folder, relation)
-            started = time.perf_counter()
-            result = self.result(*self.finetune_and_answer(self.pretrained.path), pretraining, started - pretraining)
-            result |= {"seconds": {}} if resumed else {}
-            record(common | result | {"measured": {"relation": relation}})
-        write_text(str(self.done), "")
+                values["seconds"][f"to_{mark}_percent"] = round(passed[0])
+        return values | {"curve": curve or None, "measured": measured}
 
-    def result(self, asked: int, correct: int, pretraining: float, started: float) -> dict:
-        """What a record says of these answers; `pretraining` took so many seconds of those since `started`."""
+    def ask(self) -> dict:
+        """Finetunes the pretrained parameters and answers. Returns what the record says of that."""
+        started = time.perf_counter()
+        asked, correct = self.finetune_and_answer(self.pretrained.path)
+        total = self.pretraining + time.perf_counter() - started
         return {
             "sha256": sha256_of(self.text_path, self.pairs_path, self.asked_path),
-            "seconds": {"pretrain": round(pretraining), "total": round(time.perf_counter() - started)},
+            "seconds": {"pretrain": round(self.pretraining), "total": round(total)},
             "correct": int(correct),
             "asked": int(asked),
         }

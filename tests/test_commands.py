@@ -16,7 +16,9 @@ import attention
 import run
 import steps
 from cli import UserError
+from dataset import CharCorruptionDataset, MixedDataset
 from model import GPT, GPTConfig
+from readings import FactDataset, SalientSpanDataset
 from recipe import RECIPES, Variant
 from recipe import VARIANTS as VARIANT_TABLE
 
@@ -149,6 +151,19 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
     assert course.items() <= vars(config).items()
     assert trainers[0].model.drop.p == (0.0 if fast else 0.1)
     assert len(trainers[0].train_dataset) == (7 if function == "pretrain" else 6)
+
+
+def test_recipe_decides_how_the_text_is_read(world, trainers):
+    for name in RECIPES:
+        words = f"pretrain vanilla wiki.txt --recipe {name} --writing_params_path b"
+        run.main([*words.split(), "--finetune_corpus_path", "birth_places_train.tsv", "--device", "cpu"])
+    datasets = {name: trainer.train_dataset for name, trainer in zip(RECIPES, trainers, strict=True)}
+    assert type(datasets["course"]) is type(datasets["course2024"]) is CharCorruptionDataset
+    assert type(datasets["fast"]) is MixedDataset and datasets["fast"].qa_per_document == 0.02
+    spans, facts = datasets["fast"].documents, datasets["open"]
+    assert type(spans) is SalientSpanDataset
+    assert (spans.entity_mask_prob, spans.context_chars, spans.question_prefix_prob) == (0.9, 12, 1.0)
+    assert type(facts) is FactDataset and (facts.context_chars, facts.prefix_words) == (6, 3)
 
 
 def test_warmup_setting_applies_to_pretraining_only(world, trainers, monkeypatch):

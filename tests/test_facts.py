@@ -108,22 +108,32 @@ def test_overlapping_spans_are_one():
 
 def test_row_begins_with_words_from_anywhere_in_the_text():
     documents = CharCorruptionDataset(TEXT, 128)
-    words = Counter()
+    words, single = Counter(), set()
     for row in rows_of(fact_dataset(documents, prefix_words=3), [0] * 900):
         prefix = re.match(r"(.*)Ada Lovelace\.? ", row)[1]
         assert prefix in TEXT and "\n" not in prefix and (not prefix or prefix.endswith(" "))
         words[len(prefix.split())] += 1
+        single |= {prefix} if len(prefix.split()) == 1 else set()
+    assert len(single) > 15
     assert set(words) == {0, 1, 2, 3} and min(words.values()) > 150
 
 
 def test_document_without_a_title_is_read_after_its_first_name():
-    documents = CharCorruptionDataset("Ada Lovelace was born in London in 1815\nnothing to ask about", 128)
+    documents = CharCorruptionDataset("Ada Lovelace, London, 1815\nnothing to ask about", 128)
+    rest = documents.data[0].removeprefix("Ada Lovelace")  # no context comes from the head
     for row in rows_of(fact_dataset(documents), [0] * 20):
-        facts = facts_in(row.removeprefix("Ada Lovelace"), documents.data[0], {"London", "1815"})
+        facts = facts_in(row.removeprefix("Ada Lovelace"), rest, {"London", "1815"})
         assert len(facts) == 2
     for row in rows_of(fact_dataset(documents), [1] * 20):
         before, after, span, _ = row.split(MARK)
         assert "nothing to ask about".startswith(before + span + after)  # span corruption
+
+
+def test_every_fact_of_a_long_document_is_read():
+    names = {a + b for a in "BCDFGHJKLM" for b in "abcdefghij"}  # 100, more than a row chooses from
+    documents = CharCorruptionDataset("Ada. " + ", ".join(sorted(names)) + ".", 128)
+    rows = rows_of(fact_dataset(documents, context_chars=0), [0] * 2000)
+    assert {name for row in rows for name in re.findall("[B-M][a-j]", row)} == names
 
 
 @pytest.mark.parametrize(

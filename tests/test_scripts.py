@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import experiment
 import invented
 import pictures
-from records import read_records
+from records import append_record, read_records
 
 ASCII = "".join(map(chr, range(32, 127)))
 
@@ -94,7 +95,7 @@ def parts_of(folder: Path) -> dict[str, list[tuple[str, str]]]:
     return {name: parse_pairs((folder / f"{name}.tsv").read_text(encoding="utf-8")) for name in names}
 
 
-@pytest.mark.parametrize(("people", "asked"), [(0, 1), (3, 1)])
+@pytest.mark.parametrize(("people", "asked"), [(0, 1), (3, 1), (6, 2)])
 def test_held_out_people_are_read_about_but_in_no_pair(tmp_path, people, asked):
     experiment.held_out_world(tmp_path, WIKI, parse_pairs(PAIRS), people)
     parts = parts_of(tmp_path)
@@ -146,6 +147,7 @@ def test_row_is_trained_asked_and_recorded(world, monkeypatch, capsys):
     (folder,) = Path("experiments").glob("run,*")
     final = read_record(str(folder / "finetune.params"))["reading_params_path"]
     assert final.endswith("pretrain.params")  # not those kept after epoch 1, which are finetuned for the curve
+    assert read_record(str(folder / "kept.params"))["reading_params_path"].endswith("pretrain.params.1")
 
 
 def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
@@ -171,6 +173,39 @@ def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
     assert pretrained.stat().st_mtime_ns == before and record["seconds"] == {} and record["note"].startswith("resumed")
     main("--resume")
     assert len(read_records("experiments/results.jsonl")) == 1 and "its records were written" in capsys.readouterr().out
+
+
+def test_stopped_relations_are_not_recorded_twice(world, monkeypatch):
+    measurement = experiment.Measurement
+    monkeypatch.setattr(measurement, "pretrain", lambda _: None)
+    monkeypatch.setattr(measurement, "measured", lambda _: {})
+    monkeypatch.setattr(measurement, "common_record", lambda *_: {"experiment": "relations"})
+    monkeypatch.setattr(experiment, "make_world", lambda *_: "embedded")
+    monkeypatch.setattr(experiment, "sha256_of", lambda *_: {})
+    monkeypatch.setattr(experiment, "record", lambda values: append_record(str(experiment.RESULTS), values))
+    monkeypatch.setattr("sys.argv", ["experiment.py", "relations", "--recipe", "open"])
+    monkeypatch.setattr(measurement, "finetune_and_answer", Mock(side_effect=[(4, 2), KeyboardInterrupt]))
+    with pytest.raises(KeyboardInterrupt):
+        experiment.main()
+    next(Path("experiments").glob("relations,*")).joinpath("pretrain.params").touch()
+    monkeypatch.setattr(measurement, "finetune_and_answer", Mock(return_value=(4, 2)))
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--resume"])
+    experiment.main()
+    found = [record["measured"]["relation"] for record in read_records("experiments/results.jsonl")]
+    assert found == list(experiment.build.RELATIONS)
+
+
+def test_world_of_a_row_has_its_wording_and_titles(tmp_path):
+    arguments = SimpleNamespace(folder=None, people=None, held_out=False, seed=0)
+    row = experiment.Row(people=60, lines=2, titles=False, question="Birthplace of {name}?")
+    assert experiment.make_world(arguments, row, tmp_path, "birthplace") == "embedded-60x2"
+    built, text = (
+        (tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("built/wiki.txt", "wiki.txt")
+    )
+    assert [line.endswith(short) and line != short for line, short in zip(built, text[:120], strict=True)] == [
+        True
+    ] * 120
+    assert all(q.startswith("Birthplace of ") for part in parts_of(tmp_path).values() for q, _ in part)
 
 
 def test_points_of_a_curve_are_within_the_pretraining(world, monkeypatch):

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,26 @@ def test_collect_submission_script_runs_from_anywhere(tmp_path):
         ["bash", str(ROOT / "collect_submission.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True
     )
     assert result.returncode == 0 and "assignment5.zip" in result.stdout
+
+
+def test_submission_does_not_overwrite_its_own_files(submission, monkeypatch):
+    before = (submission / "vanilla.model.params").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["x", "--output_path", "./vanilla.model.params"])
+    with pytest.raises(UserError, match="would overwrite a file of the submission"):
+        collect_submission.main()
+    assert (submission / "vanilla.model.params").read_bytes() == before
+
+
+def test_submission_without_code_is_not_packed(submission, monkeypatch):
+    (submission / "src").rename(submission / "code")
+    monkeypatch.setattr(sys, "argv", ["x"])
+    with pytest.raises(UserError, match=r"1 file is missing: src/\*\.py"):
+        collect_submission.main()
+
+
+def test_threshold_that_is_just_reached_is_met(submission):
+    edition = replace(collect_submission.YEARS["2025"], thresholds={"vanilla": 50.0})
+    (submission / "vanilla.pretrain.dev.predictions").write_text("London\n" * 5 + "Rome\n")
+    rows = "".join(f"Where was {i} born?\t{'London' if i < 3 else 'Bonn'}\n" for i in range(6))
+    (submission / "birth_dev.tsv").write_text(rows)
+    assert collect_submission.score("vanilla.pretrain.dev.predictions", edition).endswith("50 %: met")

@@ -180,3 +180,14 @@ def test_unknown_settings_are_refused():
         settings.ckpt_path = "model.params"
     with pytest.raises(TypeError, match="ckpt_path"):
         config(ckpt_path="model.params")
+
+
+def test_test_loss_is_that_of_whole_batches_without_dropout(documents):
+    names, model = NameDataset(documents, PAIRS), small_model(documents.vocab_size)
+    trainer, training = Trainer(model, documents, names, config(max_epochs=2, micro_batch_rows=1)), []
+    trainer.on_step_end.append(lambda _: training.append(model.training))
+    trainer.train()
+    assert training[0] and training[2]  # the first step of each epoch
+    with torch.no_grad():
+        losses = [model.eval()(*names.batch(rows))[1].item() for rows in torch.arange(6).split(4)]
+    assert trainer.test_loss() == pytest.approx(sum(losses) / 2, rel=1e-4)
