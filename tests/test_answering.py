@@ -247,7 +247,7 @@ def test_closed_standard_input_is_an_error(monkeypatch):
         list(steps.read_names())
 
 
-def test_ask_without_standard_output_answers_nobody(world, monkeypatch):
+def test_ask_with_standard_output_closed_does_not_fail(world, monkeypatch):
     monkeypatch.setattr("sys.stdout", None)
     this = Run("ask", "vanilla", "wiki.txt", RECIPES["course"], device="cpu", names=("Ada Lovelace",))
     steps.ask(this, read_inputs(this))

@@ -191,17 +191,6 @@ def test_defaults_outside_the_recipes():
     assert (defaults.bottleneck_dim, defaults.tb_expt_name, defaults.seed) == (32, "run", 0)
 
 
-@pytest.mark.parametrize("dataset", ["namedata", "charcorruption"])
-def test_inspection_commands(world, dataset):
-    result = command(str(ROOT / "src/dataset.py"), dataset, cwd=world)
-    lines = result.stdout.splitlines()
-    assert lines[0] == f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique."
-    assert len(lines) == 9 and all(line.startswith(("x: ", "y: ")) for line in lines[1:])
-    asked = "x: Where was Ada Lovelace born?⁇London⁇□"
-    assert lines[1].startswith(asked) == (dataset == "namedata")
-    assert lines[2].startswith("y: □") == (dataset == "namedata")  # no loss falls on the question
-
-
 @pytest.mark.skipif(os.name == "nt", reason="a shell pipe")
 def test_closed_pipe_causes_no_traceback(world):
     first_line = f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique.\n"

@@ -203,6 +203,9 @@ def test_inspection_commands_print_four_examples(world, capsys, kind):
     assert first == f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique."
     assert [example[:3] for example in examples] == ["x: ", "y: "] * 4
     assert all(MASK in example for example in examples)
+    asks = kind == "namedata"
+    assert examples[0].startswith(f"x: Where was Ada Lovelace born?{MASK}London{MASK}{PAD}") == asks
+    assert examples[1].startswith(f"y: {PAD}") == asks  # no loss falls on the question
 
 
 def test_inspection_command_started_as_a_module_gets_one_line():

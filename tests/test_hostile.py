@@ -254,30 +254,30 @@ def test_broken_file_is_refused_with_its_line_before_any_work(world, name, conte
 
 
 def test_a_long_line_and_a_million_rows_are_read_in_seconds():
-    start = time.perf_counter()
+    start = time.process_time()
     long = "A. B. " * 1_700_000  # ten megabytes of initials
     documents = CharCorruptionDataset(f"{long}\n{WIKI * 170_000}", 128)  # and a million documents
     assert len(documents) == 6 * 170_000 + 2
     documents.batch(torch.arange(8))
     assert len(parse_pairs(PAIRS * 170_000)) == 6 * 170_000
     find_all_entities(long)
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
 
 
 def test_entities_of_a_million_documents_are_found_in_seconds():
-    start = time.perf_counter()
+    start = time.process_time()
     find_all_entities(WIKI * 170_000)
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
 
 
 def test_thirty_thousand_places_are_found_in_seconds():
     places = {"".join(parts) for parts in product(ascii_uppercase, ascii_lowercase, ascii_lowercase, ("a", "ia"))}
     places = {place for place in places if "q" not in place} | {"London", "Y", "Y Fan"}
-    start = time.perf_counter()
+    start = time.process_time()
     found = Counter(
         word[1] for word in entity_pattern(places).finditer((WIKI + "at Y Fan, in Y\n") * 10_000) if word[1]
     )
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert len(places) > 30_000 and found == {"London": 10_000 * WIKI.count("London"), "Y Fan": 10_000, "Y": 10_000}
 
 

@@ -47,8 +47,11 @@ class Killer:
         self.moments, self.wanted = random.Random(0), kills
         self.kills, self.in_a_write = 0, 0
 
-    def start(self, longest: float, function: Callable, *arguments: object) -> None:
-        """Runs it once: to its end where enough are killed, otherwise for `longest` seconds at most."""
+    def start(self, longest: float, function: Callable, *arguments: object) -> bool:
+        """Runs it once: to its end where enough are killed, otherwise for `longest` seconds at most.
+
+        Returns whether it ended by itself.
+        """
         left = unfinished()  # by processes killed before, until one gets as far as to remove it
         process = self.context.Process(target=in_silence, args=(function, *arguments))
         process.start()
@@ -56,13 +59,14 @@ class Killer:
         process.join(None if last else self.moments.uniform(0, longest))
         while self.kills % 2 and not last and process.is_alive() and not unfinished() - left:
             time.sleep(0.001)
-        if process.exitcode is None:
-            send(process.pid, signal.SIGKILL)
-            process.join()
-            self.kills += 1
-            self.in_a_write += bool(unfinished() - left)
-        else:
+        if process.exitcode is not None:
             assert process.exitcode == 0
+            return True
+        send(process.pid, signal.SIGKILL)
+        process.join()
+        self.kills += 1
+        self.in_a_write += bool(unfinished() - left)
+        return False
 
     def print(self, what: str) -> None:
         print(f"{what}: {self.kills} kills, {self.in_a_write} of them in the middle of a write")
@@ -76,12 +80,19 @@ def train_under_kills(function: str, kills: int) -> None:
         os.remove(name)
     before = set(os.listdir())
     killer = Killer(kills)
-    while not os.path.exists("a.params"):
+    ended, reached = False, 0
+    while not ended:
         often = ["--checkpoint_minutes", "1e-9" if killer.kills < kills else "5"]
         resume = ["--resume"] if os.path.exists("a.params.state") else []
-        killer.start(0.9, run.main, [*words, *often, *resume])
+        ended = killer.start(0.9, run.main, [*words, *often, *resume])
         if os.path.exists("a.params.state"):
-            read_tensors("a.params.state", "")  # whole, at any moment
+            step = read_tensors("a.params.state", "")["trainer"]["steps"]  # the file is whole at any moment
+            assert step >= reached  # nothing is trained again
+            reached = step
+        else:
+            complete = os.path.exists("a.params")
+            assert complete or reached == 0
+            ended = ended or complete  # or it was killed right after its last write
     killer.print(function)
     assert killer.kills >= min(kills, 20) and killer.in_a_write >= killer.kills // 5
     assert set(os.listdir()) - before == {"a.params", "a.params.json"}

@@ -16,7 +16,7 @@ from recipe import Variant
 SMALL = {"n_layer": 3, "n_head": 2, "n_embd": 16, "bottleneck_dim": 8}
 
 
-def small_model(variant: str, **settings) -> GPT:
+def perturbed_model(variant: str, **settings) -> GPT:
     """A model of 24 positions in eval mode; random parameters, as zeros could hide a leak."""
     model = GPT(GPTConfig(30, 24, variant=variant, **SMALL, **settings)).eval()
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_file_of_the_course_loads_strictly_and_silently(documents, tmp_path, cap
 @pytest.mark.parametrize("T", [1, 5, 8, 9, 23, 24])
 def test_no_position_depends_on_the_future(variant, T):
     """Lengths below, at and above the perceiver's bottleneck of 8."""
-    model = small_model(variant)
+    model = perturbed_model(variant)
     idx = torch.randint(30, (2, T))
     logits, _ = model(idx)
     for t in range(1, T):
@@ -110,7 +110,7 @@ def test_no_position_depends_on_the_future(variant, T):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_position_sees_the_whole_past_or_the_bottleneck(variant):
     """In the perceiver, later positions see the first 8, the bottleneck, and of the others only themselves."""
-    model = small_model(variant)
+    model = perturbed_model(variant)
     idx = torch.randint(30, (1, 20))
     logits, _ = model(idx)
     for t in range(20):
@@ -123,18 +123,8 @@ def test_every_position_sees_the_whole_past_or_the_bottleneck(variant):
         assert torch.equal(moved > 1e-6, seen)
 
 
-def test_perceiver_blocks_equal_the_equations():
-    """C queries the input (equation 5), the input queries the inner blocks' output (equation 6), both pre-LN."""
-    model = small_model("perceiver")
-    down, up = model.down_block, model.up_block
-    x, y = torch.randn(2, 12, 16), torch.randn(2, 8, 16)
-    inner = down.C + down.attn(down.ln1(x), down.ln1(down.C))
-    torch.testing.assert_close(down(x), inner + down.mlp(down.ln2(inner)))
-    inner = x + up.attn(up.ln1(y), up.ln1(x))
-    torch.testing.assert_close(up(y, x), inner + up.mlp(up.ln2(inner)))
-
-
 def test_each_wiring_of_the_perceiver_equals_its_equations():
+    """C queries the input (equation 5), the input queries the inner blocks' output (equation 6)."""
     equations = {
         "residual": (
             lambda attn, ln, C, x: C + attn(ln(x), ln(C)),
@@ -155,9 +145,9 @@ def test_each_wiring_of_the_perceiver_equals_its_equations():
     }
     assert equations.keys() == WIRINGS.keys() and GPTConfig(30, 24).wiring == "residual"
     x, y, idx = torch.randn(2, 12, 16), torch.randn(2, 8, 16), torch.randint(30, (2, 12))
-    state, outputs = small_model("perceiver").state_dict(), []
+    state, outputs = perturbed_model("perceiver").state_dict(), []
     for wiring, (first, last) in equations.items():
-        model = small_model("perceiver", wiring=wiring)
+        model = perturbed_model("perceiver", wiring=wiring)
         model.load_state_dict(state)
         down, up = model.down_block, model.up_block
         inner = first(down.attn, down.ln1, down.C, x)
@@ -172,7 +162,7 @@ def test_each_wiring_of_the_perceiver_equals_its_equations():
 @pytest.mark.parametrize("wiring", WIRINGS)
 @pytest.mark.parametrize("T", [5, 9, 24])
 def test_no_wiring_lets_a_position_depend_on_the_future(wiring, T):
-    model, idx = small_model("perceiver", wiring=wiring), torch.randint(30, (2, T))
+    model, idx = perturbed_model("perceiver", wiring=wiring), torch.randint(30, (2, T))
     logits = model(idx)[0]
     for t in range(1, T):
         torch.testing.assert_close(model(idx[:, :t])[0], logits[:, :t], atol=1e-5, rtol=1e-5)
@@ -186,7 +176,7 @@ def test_basis_is_xavier_uniform():
 
 
 def test_loss_is_the_mean_over_targets_without_padding():
-    model = small_model("vanilla")
+    model = perturbed_model("vanilla")
     idx, targets = torch.randint(30, (3, 10)), torch.randint(1, 30, (3, 10))
     targets[:, 6:] = 0
     logits, loss = model(idx, targets)
@@ -198,7 +188,7 @@ def test_loss_is_the_mean_over_targets_without_padding():
 
 
 def test_a_sequence_longer_than_the_block_is_refused():
-    model = small_model("vanilla")
+    model = perturbed_model("vanilla")
     assert model.get_block_size() == 24
     with pytest.raises(ValueError, match="25 characters"):
         model(torch.zeros(1, 25, dtype=torch.int64))
@@ -222,7 +212,7 @@ def test_an_impossible_configuration_is_refused(wrong):
 @pytest.mark.parametrize("variant", ["vanilla", "synthesizer", "rope"])
 def test_the_whole_model_equals_the_pre_ln_transformer(variant):
     """Embeddings, blocks and head in numpy; tests/test_attention.py checks the attention layers."""
-    model = small_model(variant)
+    model = perturbed_model(variant)
     p = {name: value.detach().double().numpy() for name, value in model.named_parameters()}
     erf = np.vectorize(math.erf)
 
@@ -259,7 +249,7 @@ def test_initialisation_follows_mingpt():
 @pytest.mark.parametrize("T", [1, 6, 24])
 def test_attention_weights_are_those_of_the_forward_pass(variant, T):
     """The forward pass hands its weights to each layer's attn_drop, in this order."""
-    model, idx = small_model(variant), torch.randint(30, (2, T))
+    model, idx = perturbed_model(variant), torch.randint(30, (2, T))
     used = []
     for name, module in model.named_modules():
         if name.endswith("attn_drop"):
@@ -319,14 +309,14 @@ def test_a_setting_that_the_model_does_not_read_is_refused():
 
 
 def test_a_rope_file_without_a_table_loads_strictly_with_the_standard_one():
-    model = small_model("rope")
+    model = perturbed_model("rope")
     state = model.state_dict()
     old = {name: value for name, value in state.items() if not name.endswith("rope_cache")}
     assert len(old) == len(state) - 3
     own = {name: value.flip(0) if name.endswith("rope_cache") else value for name, value in state.items()}
     idx = torch.randint(30, (2, 12))
     expected = model(idx)[0]
-    other = small_model("rope")
+    other = perturbed_model("rope")
     other.load_state_dict(own)
     assert not torch.allclose(other(idx)[0], expected, atol=1e-3)
     other.load_state_dict(old)
@@ -369,7 +359,7 @@ def test_a_new_attention_variant_is_one_class_and_one_row(monkeypatch):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_layer_norms_see_fp32_under_bf16_autocast(variant):
     """With bf16 inputs a CPU adds their gradients up in bf16, far off: findings/layer_norm_gradient_in_bf16.sh."""
-    model = small_model(variant)
+    model = perturbed_model(variant)
     seen = []
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):

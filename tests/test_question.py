@@ -118,9 +118,9 @@ def test_wording_of_the_repository_is_that_of_the_course():
 @pytest.mark.parametrize("titled", [True, False])
 def test_template_of_ten_thousand_questions_is_found_in_seconds(titled):
     names = [f"{first}{number:04} Smith" for number in range(2_500) for first in ("Ann", "Anna", "Bo", "B")]
-    start = time.perf_counter()
+    start = time.process_time()
     fit = find_template([f"Birthplace of {name}?" for name in names], names if titled else (), sorted(names))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert fit == TemplateFit(QuestionTemplate("Birthplace of ", "?"), 10_000, 10_000, None)
 
 

@@ -204,12 +204,12 @@ def test_only_a_name_that_is_nowhere_is_called_made_up(asked):
 def test_hundreds_of_names_are_found_in_many_lines_within_seconds():
     lines = [f"Name{i} Son. Name{i} Son was born in Ulm, far from Älv." for i in range(20_000)]
     index = TextIndex(lines, [line.partition(". ")[0] for line in lines])
-    start = time.perf_counter()
+    start = time.process_time()
     for i in range(1, 300):
         assert index.find(f"Name{i}0 Son").lines == (10 * i + 1,)
         assert index.find(f"nobody{i}").lines == ()
     assert index.find("name19999 son").lines == (20_000,)
-    assert time.perf_counter() - start < 30  # mostly far below one
+    assert time.process_time() - start < 30  # mostly far below one
 
 
 # ask
