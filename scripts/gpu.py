@@ -88,7 +88,7 @@ class Outcomes:
 
 
 def tests_part(tiny: bool) -> None:
-    """The tests that need a GPU; without one they are skipped."""
+    """The tests that need a GPU. Without one, some run on the CPU, and the others are skipped."""
     import pytest
 
     os.chdir(ROOT)

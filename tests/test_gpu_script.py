@@ -50,7 +50,7 @@ def test_tiny_run_on_a_cpu_ends_well_and_is_not_rendered_as_a_gpus(tmp_path, res
     (record,) = read_records(str(tmp_path / "out/speed.jsonl"))
     measured = record["measured"]
     assert measured["parts"] == dict.fromkeys(gpu.PARTS, "ok") and record["experiment"] == "gpu_tiny"
-    assert measured["tests"]["skipped"] > 0 == measured["tests"]["passed"] + measured["tests"]["failed"]
+    assert measured["tests"]["skipped"] > 0 == measured["tests"]["failed"]
     steps = [measured["step"][f"{variant}, not compiled"] for variant in VARIANTS]
     assert all(step["milliseconds"] > 0 and step["percent_of_ceiling"] > 0 and step["peak_mb"] > 0 for step in steps)
     assert measured["fast"]["asked"] == 2 and measured["course"]["minutes_of_all_epochs"] > 0
