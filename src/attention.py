@@ -31,7 +31,7 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        if not 0.0 <= p <= 255 / 256:
+        if not 0.0 <= p <= 255 / 256:  # above, the threshold could be 2**8, which an int8 cannot hold after the shift
             raise ValueError(f"dropout probability must be in [0, 255/256], got {p}")
         self.p = p
 
@@ -76,7 +76,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: 
     B, nh, Tk, hs = value.shape
     if query.is_cuda:
         query, p = query.expand(B, -1, -1, -1), dropout.p if dropout.training else 0.0
-        # is_causal aligns the mask to the upper left corner: query i sees keys 0..i
+        # is_causal stands for the mask, aligned to the upper left corner: query i sees keys 0..i
         return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
     # on a CPU, baddbmm, softmax and bmm are several times faster than scaled_dot_product_attention and its backward
     weights = dropout(attention_weights(query, key, mask)).view(B * nh, -1, Tk)

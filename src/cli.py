@@ -59,7 +59,7 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         discard_output()
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename is not None:
+        if error.errno != errno.ENOSPC or error.filename is not None:  # an error of a file has its name
             raise
         discard_output()
         print(f"{program}: error: standard output: cannot be written ({error.strerror})", file=sys.stderr)

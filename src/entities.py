@@ -10,12 +10,12 @@ from itertools import chain
 from cli import UserError
 from question import SPACED_LETTER, UNSPACED_LETTER, TemplateFit
 
-words_in = re.compile(r"\w+").findall
+words_in = re.compile(r"\w+").findall  # in Chinese, a whole sentence
 WITHIN_WORD = re.compile(rf"{SPACED_LETTER}-?{SPACED_LETTER}")  # as in "nn" or "n-M", but not in "n's"
-TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")
-WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")
+TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")  # a word or mark, with the space before it
+WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")  # in Chinese, one character
 split_words = WORD.findall
-tokens_in = re.compile(r"\w+|[^\w ]").findall
+tokens_in = re.compile(r"\w+|[^\w ]").findall  # words and marks, without spaces
 COMMON = 10  # a word is rare if fewer than one text in this many contains it
 SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
 Feature = tuple[str | int, ...]  # of an entity in a document: the kind of the feature, and its value
@@ -114,7 +114,7 @@ class Subjects:
     def unknown_name(self, text: str) -> str:
         """What comes before the first word that follows known names elsewhere; "" unless it looks like a name."""
         end = 0
-        while (token := TOKEN.match(text, end)) and end < 60:
+        while (token := TOKEN.match(text, end)) and end < 60:  # no name is longer
             initial = token[0] == "." and re.search(r"\b\w$", text[:end])
             if end and token[0] in self.after_names and not initial:
                 return text[:end] if self.is_like_a_name(text[:end]) else ""

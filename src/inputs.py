@@ -71,8 +71,9 @@ def check_outputs(run: Run) -> None:
         outputs.append(files.record)
         beside = [files.state]
         if run.keep_every:
-            for path in filter(files.is_kept, sorted(taken)):
-                raise UserError(f"{path}: --keep_every may overwrite it; name another output")
+            clash = next(filter(files.is_kept, sorted(taken)), None)
+            if clash is not None:
+                raise UserError(f"{clash}: --keep_every may overwrite it; name another output")
             beside.append(OutputFiles(files.kept(run.epochs)).record)
     for path in outputs:
         if os.path.realpath(path) in taken:

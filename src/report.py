@@ -53,6 +53,7 @@ def folded(text: str) -> str:
     if text.isascii():
         text = text.lower()
     else:
+        # again, since casefold() can undo the first
         text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return " ".join(text.split())
 

@@ -272,8 +272,8 @@ def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, rows: float,
     trainer = make_trainer(run, world, dataset, rows, config)
     files = OutputFiles(run.writing_params_path)
     record = record_of(run, inputs, world.documents, world.model.config, trainer.world_size)
-    resume = record["command"] if run.resume else f"{record['command']} --resume"
-    keeper = StateKeeper(files.state, run.checkpoint_minutes, record, resume)
+    resume_command = record["command"] if run.resume else f"{record['command']} --resume"
+    keeper = StateKeeper(files.state, run.checkpoint_minutes, record, resume_command)
     if run.resume:
         record["started"] = keeper.read(trainer)["started"]
         print(f"Resuming after step {trainer.steps}")

@@ -110,7 +110,7 @@ class Trainer:
                 self.order = self.engine.from_first_process(new_order)
             for x, y in self.batches(self.train_dataset, self.order):
                 self.step(x, y)
-                self.order = self.order[self.config.batch_size :]
+                self.order = self.order[self.config.batch_size :]  # of the state; batches() keeps what it was given
                 self.throughput.count(x)
                 bar.update()
                 if self.throughput.seconds() > 1.0 or self.steps == bar.total:
