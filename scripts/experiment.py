@@ -381,6 +381,7 @@ class Measurement:
             "settings": settings,
             "changed": {name: value for name, value in settings.items() if value != base[name]},
             "seed": self.arguments.seed,
+            "note": "with changes that were not committed" if written["commit"].endswith("-dirty") else None,
         }
 
 
