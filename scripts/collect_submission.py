@@ -111,7 +111,7 @@ def score(name: str, edition: Edition) -> str:
 
 def check_params(name: str) -> None:
     """Raises ValueError unless the file holds finite parameters of its variant for the vocabulary of wiki.txt."""
-    from checkpoint import load_params, read_params, read_record, trained_as  # these import torch, so they come late
+    from checkpoint import fill, read_params, trained_as  # these import torch, so they come late
     from dataset import CharCorruptionDataset
     from model import GPT, GPTConfig
 
@@ -122,8 +122,7 @@ def check_params(name: str) -> None:
     documents = CharCorruptionDataset(read_text("wiki.txt"), BLOCK_SIZE, "wiki.txt")
     bottleneck_dim = found.get("bottleneck_dim", VARIANTS[variant].bottleneck_dim)
     config = GPTConfig(documents.vocab_size, BLOCK_SIZE, variant=variant, bottleneck_dim=bottleneck_dim)
-    # without a record only the sizes are checked: a perceiver's wiring does not matter here
-    load_params(GPT(config), name, "wiki.txt", documents if read_record(name) else None)
+    fill(GPT(config), name, "wiki.txt", documents)  # a perceiver's wiring does not matter here
 
 
 def print_table(names: list[str], missing: list[str], edition: Edition) -> dict[str, str]:

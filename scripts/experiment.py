@@ -229,6 +229,7 @@ class Measurement:
         self.text_path = f"{self.folder}/wiki.txt"
         self.pairs_path, self.asked_path = f"{self.folder}/trained_on.tsv", f"{self.folder}/asked.tsv"
         self.pretrained = OutputFiles(f"{self.folder}/pretrain.params")
+        self.pretraining = 0.0  # seconds
         self.recorded = self.folder / "recorded"  # the relations whose records have been written
         self.common = Run(
             function="evaluate",
@@ -293,7 +294,6 @@ class Measurement:
             for path in (self.recorded, self.pretrained.path):
                 Path(path).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.pretraining = 0.0
         for relation in relations[len(recorded) :]:
             corpus = make_world(self.arguments, self.row, self.folder, relation)
             values = self.pretrain_and_ask() if relation == relations[0] else {"measured": {}} | self.ask()

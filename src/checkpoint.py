@@ -169,12 +169,18 @@ def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
 def load_params(
     model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset | None = None
 ) -> dict[str, Any]:
+    """fill(), and settle() on these documents what a file without a record leaves open. Returns the record."""
+    record = fill(model, path, corpus_path, documents)
+    if not record and documents is not None:
+        settle(model, path, corpus_path, documents)
+    return record
+
+
+def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset | None = None) -> dict[str, Any]:
     """Fills the model from a params file, and returns its record, {} if there is none.
 
-    With the `documents` of the text `corpus_path`, the vocabulary is compared with that of the record. If there is no
-    record, what the file leaves open is settled on these documents: see settle().
-
-    Raises UserError if the file does not fit model.config; it says what the file was trained as, and what to give.
+    With the `documents` of the text `corpus_path`, the vocabulary is compared with that of the record. Raises UserError
+    if the file does not fit model.config; it says what the file was trained as, and what to give.
     """
     config = model.config
     state, record = read_params(path), read_record(path)
@@ -203,10 +209,7 @@ def load_params(
         raise UserError(f"{path}: {mismatch[name]}")
     if reason:
         raise UserError(f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})")
-    if record:
-        config.wiring = record.get("wiring") or config.wiring
-    elif documents is not None:
-        settle(model, path, corpus_path, documents)
+    config.wiring = record.get("wiring") or config.wiring
     return record
 
 

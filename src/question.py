@@ -34,6 +34,11 @@ def find_words(words: str, text: str) -> Iterator[int]:
         start = text.find(words, start + 1)
 
 
+def stands_in(words: str, text: str) -> bool:
+    """Whether the text contains the words as words."""
+    return any(True for _ in find_words(words, text))
+
+
 def is_one_word(left: str, right: str) -> bool:
     """Whether no word ends between these neighbouring characters; one of them is "" at an end of the text."""
     return bool(left and right) and (continues_letter(right) or (is_spaced(left) and is_spaced(right)))
@@ -210,7 +215,7 @@ def check_header(rows: Sequence[tuple[str, str | None]], fit: TemplateFit, text:
         return
     ends_otherwise = re.search(r"[^\w\s]$", after) is not None and question[-1:] != after[-1]  # not with "?"
     too_short = len(question) < max(len(before + after), 12 * ends_otherwise)
-    no_place = place is not None and next(find_words(place, text), None) is None
+    no_place = place is not None and not stands_in(place, text)
     no_name = not any(text[start - 1 : start] in ("", "\n") for start in find_words(question, text))
     if (too_short and no_name) or (no_place and (no_name or before + after)):
         raise UserError(

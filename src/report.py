@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from question import find_words
+from question import find_words, stands_in
 
 BINS = 10  # of equal width, over probabilities in [0, 1]
 LIKELIEST = 5  # answers that ask shows
@@ -77,11 +77,6 @@ def accuracy_line(total: float, correct: float) -> str:
 
 
 # what the text says
-
-
-def stands_in(words: str, text: str) -> bool:
-    """Whether the text contains the words as words."""
-    return any(True for _ in find_words(words, text))
 
 
 @dataclass(frozen=True)

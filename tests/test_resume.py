@@ -116,28 +116,28 @@ def wait(process: subprocess.Popen, happened) -> None:
         time.sleep(0.02)
 
 
-def test_second_signal_does_not_wait_for_the_end_of_the_step(tmp_path):
+@pytest.fixture
+def interrupts():
+    """Ctrl-C raises KeyboardInterrupt, as in a program that Python has just started."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with StateKeeper(str(tmp_path / "a"), 5, {}, "").listening():
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_second_signal_does_not_wait_for_the_end_of_the_step(tmp_path, interrupts):
+    with StateKeeper(str(tmp_path / "a"), 5, {}, "").listening():
+        send(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
             send(os.getpid(), signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                send(os.getpid(), signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
-def test_under_torchrun_a_second_signal_waits_too(tmp_path, monkeypatch):
+def test_under_torchrun_a_second_signal_waits_too(tmp_path, interrupts, monkeypatch):
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        keeper = StateKeeper(str(tmp_path / "a"), 5, {}, "")
-        with keeper.listening():
-            send(os.getpid(), signal.SIGINT)
-            send(os.getpid(), signal.SIGINT)
-        assert keeper.signal_number == signal.SIGINT
-    finally:
-        signal.signal(signal.SIGINT, before)
+    keeper = StateKeeper(str(tmp_path / "a"), 5, {}, "")
+    with keeper.listening():
+        send(os.getpid(), signal.SIGINT)
+        send(os.getpid(), signal.SIGINT)
+    assert keeper.signal_number == signal.SIGINT
 
 
 def test_state_is_written_when_its_minutes_have_passed(tmp_path, monkeypatch):

@@ -202,9 +202,8 @@ def test_world_of_a_row_has_its_wording_and_titles(tmp_path):
     built, text = (
         (tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("built/wiki.txt", "wiki.txt")
     )
-    assert [line.endswith(short) and line != short for line, short in zip(built, text[:120], strict=True)] == [
-        True
-    ] * 120
+    assert len(built) == 120
+    assert all(line.endswith(short) and line != short for line, short in zip(built, text[:120], strict=True))
     assert all(q.startswith("Birthplace of ") for part in parts_of(tmp_path).values() for q, _ in part)
 
 
