@@ -67,14 +67,17 @@ class CharCorruptionDataset(BatchDataset):
     """Span corruption: documents, one per line, each with a span moved to its end (Raffel et al. 2020, section 3.1.4).
 
     `data` is the whole text; error messages call it `name`. A trailing newline makes a last, empty document. Each
-    access draws a new truncation and a new span from the global generator of the device. Raises UserError if `data`
-    contains PAD_CHAR or MASK_CHAR, ValueError if block_size is too small for a document and its marks.
+    access draws a new truncation and a new span from the global generator of the device. The targets are all
+    characters, as in the course's code, or with loss_on_span only the span and the mark that ends it, as in T5. Raises
+    UserError if `data` contains PAD_CHAR or MASK_CHAR, ValueError if block_size is too small for a document and its
+    marks.
     """
 
     PAD_CHAR = "\u25a1"  # id 0
     MASK_CHAR = "\u2047"  # id 1
 
-    def __init__(self, data: str, block_size: int, name: str = "data") -> None:
+    def __init__(self, data: str, block_size: int, name: str = "data", loss_on_span: bool = False) -> None:
+        self.loss_on_span = loss_on_span
         self.max_length = int(block_size * 7 / 8)  # of a truncated document; leaves room for its three marks
         if self.max_length < 4 or self.max_length + 3 > block_size:
             raise ValueError(f"block_size {block_size} has no room for a document and its three marks; use 17 or more")
@@ -141,7 +144,10 @@ class CharCorruptionDataset(BatchDataset):
         string = ids[in_ids.clamp(0, ids.numel() - 1)].long()  # what is out of range becomes MASK or PAD below
         is_mark = (position == start) | (position == second_mark) | (position == length + 2)
         string = string.masked_fill(is_mark, self.stoi[self.MASK_CHAR])
-        return inputs_and_targets(string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR]))
+        x, y = inputs_and_targets(string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR]))
+        if self.loss_on_span:
+            y = y.masked_fill(position[1:] <= second_mark, self.stoi[self.PAD_CHAR])
+        return x, y
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Raises ValueError for a character that is a mark or not in the vocabulary."""

@@ -160,6 +160,8 @@ class FactDataset(BatchDataset):
         source = starts.gather(1, piece) + position - (ends - lengths).gather(1, piece)
         string = self._ids[source.clamp(0, len(self._ids) - 1)].long()
         x, y = inputs_and_targets(string.masked_fill(position >= ends[:, -1:], 0))
+        if self.documents.loss_on_span:  # of a fact's six pieces, the last two
+            y = y.masked_fill(((piece < 3) | ((piece - 3) % 6 < 4))[:, 1:], 0)
         has_facts = ((starts == self._mark) & (lengths > 0)).any(1, keepdim=True)
         plain_x, plain_y = self.documents.batch(indices)
         return torch.where(has_facts, x, plain_x), torch.where(has_facts, y, plain_y)

@@ -41,6 +41,7 @@ class Recipe:
     muon_lr: float  # highest rate of Muon on the matrices inside the blocks, in pretraining; 0: AdamW trains all
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
+    loss_on_span: bool  # the loss counts the characters of masked spans only; else all of them
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
     context_chars: int  # at most this many characters are read before such an entity or fact, and after it
     question_prefix_prob: float  # probability that it is read after the question about its document's subject
@@ -76,6 +77,7 @@ COURSE = Recipe(
     muon_lr=0.0,
     decay_all=True,  # otherwise it hardly learns at this rate: docs/results.md#a-longer-warm-up
     dropout=0.1,
+    loss_on_span=False,
     entity_mask_prob=0.0,
     context_chars=0,
     question_prefix_prob=0.0,
@@ -97,14 +99,15 @@ COURSE = Recipe(
 FAST = replace(
     COURSE,
     name="fast",
-    pretrain_epochs=60,
+    pretrain_epochs=30,
     pretrain_batch_size=64,
     pretrain_lr=3e-3,
     muon_lr=0.02,
     decay_all=False,
     dropout=0.0,
-    entity_mask_prob=0.9,
-    context_chars=12,
+    loss_on_span=True,
+    entity_mask_prob=1.0,
+    context_chars=6,
     question_prefix_prob=1.0,
     weight_by_answer_odds=True,
     qa_per_document=0.02,
@@ -125,12 +128,13 @@ RECIPES = {
         replace(
             FAST,
             name="open",
+            pretrain_epochs=60,
             entity_mask_prob=0.0,
             question_prefix_prob=0.0,
             weight_by_answer_odds=False,
             qa_per_document=0.0,
+            loss_on_span=False,
             reads_facts=True,
-            context_chars=6,
             prefix_words=3,
             finetune_epochs=4,
         ),

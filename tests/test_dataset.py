@@ -28,6 +28,20 @@ def take_apart(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor)
     return prefix, suffix, masked
 
 
+def test_loss_on_span_leaves_only_the_span_and_its_end_as_targets(documents):
+    only_spans = CharCorruptionDataset(WIKI, 128, loss_on_span=True)
+    indices = torch.arange(len(PEOPLE)).repeat(20)
+    torch.manual_seed(0)
+    x, y = documents.batch(indices)
+    torch.manual_seed(0)
+    same_x, targets = only_spans.batch(indices)
+    assert torch.equal(x, same_x)
+    for *row, target in zip(x, y, targets, strict=True):
+        prefix, suffix, span = take_apart(documents, *row)
+        before = len(prefix + MASK + suffix + MASK) - 1  # the targets are shifted by one
+        assert documents.decode(target).rstrip(PAD) == PAD * before + span + MASK
+
+
 def test_vocabulary_is_pad_mask_and_sorted_characters(documents):
     assert documents.stoi[PAD] == 0 and documents.stoi[MASK] == 1
     assert [documents.itos[i] for i in range(2, documents.vocab_size)] == sorted(set(WIKI))

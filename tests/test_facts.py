@@ -65,6 +65,21 @@ def test_row_is_a_title_and_facts_of_its_document_with_context():
     assert spans == {"Lord Byron": 400, "London": 400, "1815": 400}  # all fit
 
 
+def test_loss_on_span_leaves_only_spans_and_their_ends_as_targets():
+    indices = torch.zeros(200, dtype=torch.int64)
+    rows = []
+    for loss_on_span in (False, True):
+        torch.manual_seed(0)
+        documents = CharCorruptionDataset(TEXT, 128, loss_on_span=loss_on_span)
+        rows.append(fact_dataset(documents, prefix_words=3).batch(indices))
+    (x, y), (same_x, targets) = rows
+    assert torch.equal(x, same_x) and torch.equal(y[targets > 0], targets[targets > 0])
+    for row, target in zip(y, targets, strict=True):
+        parts = documents.decode(target).replace(MARK, " ").split(CharCorruptionDataset.PAD_CHAR)
+        assert sorted(filter(None, parts)) == [f"{name} " for name in sorted(NAMES)]
+        assert documents.decode(row[target == 0]).count(MARK) >= len(NAMES)  # those before the spans
+
+
 def test_row_that_is_too_short_for_all_facts_has_some_in_random_order():
     documents = CharCorruptionDataset(TEXT, 64)
     first = Counter()
