@@ -22,6 +22,7 @@ import random
 import re
 import sys
 import time
+from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -47,6 +48,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = Path("experiments")
 RESULTS = FOLDER / "results.jsonl"
 LINES, FIRST = 64, 20  # of largest_attention()
+READINGS = 20  # of each line, in masked_answers()
 POINTS = 13  # of the curve of `exposures`
 MARKS = (10, 25, 85)  # percent right; a record has the time at which a run reaches each
 COURSE_FINETUNING = "finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256"
@@ -186,8 +188,10 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: 
     return name
 
 
-def percent_masked(recipe: Recipe, folder: Path) -> float | None:
-    """How often, in %, the answer is masked in lines about the people asked; None if there are no such lines."""
+def masked_answers(recipe: Recipe, folder: Path) -> dict[str, float]:
+    """How often, in %, the answer is masked in lines about the people asked, and in how many of these lines it is the
+    span that is masked most often. Empty if there are no such lines.
+    """
     import torch
 
     from dataset import CharCorruptionDataset
@@ -199,12 +203,20 @@ def percent_masked(recipe: Recipe, folder: Path) -> float | None:
     template = wording_of(pairs, "\n".join(documents.data), None).template
     dataset = salient_spans(documents, pairs, template, recipe)
     answers = {template.name_in(question): answer for question, answer in asked}
-    lines = [i for i, subject in enumerate(subjects) if answers.get(subject)] * 20
+    lines = [i for i, subject in enumerate(subjects) if answers.get(subject)]
     if not lines:
-        return None
-    x, _ = dataset.batch(torch.tensor(lines))
-    spans = [documents.decode(row).split(documents.MASK_CHAR)[2] for row in x]
-    return 100 * sum(span == answers[subjects[i]] for span, i in zip(spans, lines, strict=True)) / len(lines)
+        return {}
+    masked = most_often = 0
+    for i in lines:
+        x, _ = dataset.batch(torch.full((READINGS,), i))
+        spans = Counter(documents.decode(row).split(documents.MASK_CHAR)[2] for row in x)
+        answer = answers[subjects[i]]
+        masked += spans[answer]
+        most_often += spans.most_common(1)[0][0] == answer
+    return {
+        "percent_answer_masked": 100 * masked / (READINGS * len(lines)),
+        "percent_answer_masked_most": 100 * most_often / len(lines),
+    }
 
 
 class Measurement:
@@ -349,9 +361,7 @@ class Measurement:
 
     def measured(self) -> dict:
         """What else a record says of the model."""
-        percents = {
-            "percent_answer_masked": percent_masked(self.recipe, self.folder) if self.recipe.entity_mask_prob else None
-        }
+        percents = masked_answers(self.recipe, self.folder) if self.recipe.entity_mask_prob else {}
         for name, params_path, questions_path in (
             ("pretrained", self.pretrained.path, self.asked_path),
             ("trained_on", f"{self.folder}/finetune.params", self.pairs_path),
@@ -359,7 +369,7 @@ class Measurement:
             asked, correct = self.answer(params_path, questions_path)
             percents[f"percent_{name}"] = 100 * correct / asked
         sharpness = [round(w, 3) for w in largest_attention(self.pretrained.path, self.folder)]
-        return {name: value for name, value in percents.items() if value is not None} | {"largest_attention": sharpness}
+        return percents | {"largest_attention": sharpness}
 
     def common_record(self, corpus: str) -> dict:
         """What all records of the row share."""

@@ -68,9 +68,14 @@ def only(column: Column, **values: Any) -> Column:
     return lambda records: column([r for r in records if all(r[name] == wanted for name, wanted in values.items())])
 
 
+def right(record: Record) -> float:
+    """The share of answers that were correct."""
+    return record["correct"] / record["asked"]
+
+
 def percent(records: list[Record]) -> str:
     """How many answers were correct, in the mean over the row's runs."""
-    shares = [100 * r["correct"] / r["asked"] for r in records if r["asked"]]
+    shares = [100 * right(r) for r in records if r["asked"]]
     if not shares:
         return ""
     seeds = f" ({len(shares)} seeds)" if len(shares) > 1 else ""
@@ -187,7 +192,7 @@ TABLES = {
             "400 people of the course's": only(percent, corpus="course"),
             "500 people of ours": only(percent, corpus="embedded"),
         },
-        order=lambda records: -records[0]["correct"] / records[0]["asked"],
+        order=lambda records: -right(records[0]),
     ),
     # the seed decides who is asked, so London for everyone has one row for each, too
     "quickstart": Table(
@@ -272,6 +277,19 @@ TABLES = {
             "small world": only(percent, corpus="course-600"),
             "whole text": only(percent, corpus="course-training"),
         },
+    ),
+    "spans": Table(
+        "ablations",
+        where=lambda r: r["experiment"] == "run" and r["recipe"] == "fast" and r["status"] == "ok",
+        row=id,  # one for each record
+        columns={
+            "changed": lambda records: settings(records) + (f"; {note}" if (note := records[0]["note"]) else ""),
+            "readings": value("settings", "pretrain_epochs"),
+            "small world": only(percent, corpus="course-600"),
+            "whole text": only(percent, corpus="course-training"),
+            "seconds": value("seconds", "total"),
+        },
+        order=lambda records: (-records[0]["settings"]["pretrain_epochs"], -right(records[0])),
     ),
     "sweep": Table(
         "sweep",

@@ -118,20 +118,23 @@ def test_held_out_question_is_not_trained_on_with_another_answer(tmp_path):
         experiment.held_out_world(tmp_path, WIKI, pairs[:2], 0)
 
 
-def test_share_of_readings_that_mask_the_answer(tmp_path):
+def test_how_often_readings_mask_the_answer(tmp_path):
     text = "A. B. Ada. she went to Rome\nBea. from Oslo she went to Bonn\nCleo. she went to Lima\nWhere was it born?"
     (tmp_path / "trained_on.tsv").write_text("Where was Cleo born?\tLima\n")
     recipe = with_settings(RECIPES["fast"], ["entity_mask_prob=1", "weight_by_answer_odds=False"])
 
-    def share(text: str, asked: str) -> float | None:
+    def masked(text: str, asked: str) -> dict[str, float]:
         (tmp_path / "wiki.txt").write_text(text * 20)
         (tmp_path / "asked.tsv").write_text(asked)
-        return experiment.percent_masked(recipe, tmp_path)
+        torch.manual_seed(0)
+        return experiment.masked_answers(recipe, tmp_path)
 
     asked = "Where was A. B. Ada born?\tRome\nWhere was Bea born?\tOslo\n"
-    assert share(text + "\n", asked) == pytest.approx(75, abs=4)
-    assert share(text.replace("Oslo", "here") + "\n", asked) == 50.0
-    assert share(text, "Where was Dan born?\tRome\n") is None
+    often = masked(text + "\n", asked)  # Bea's line has two names, drawn alike
+    assert often["percent_answer_masked"] == pytest.approx(75, abs=4)
+    assert often["percent_answer_masked_most"] == pytest.approx(75, abs=17)
+    assert set(masked(text.replace("Oslo", "here") + "\n", asked).values()) == {50.0}
+    assert masked(text, "Where was Dan born?\tRome\n") == {}
 
 
 def test_row_is_trained_asked_and_recorded(world, monkeypatch, capsys):
