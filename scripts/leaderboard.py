@@ -74,12 +74,12 @@ def right(record: Record) -> float:
 
 
 def percent(records: list[Record]) -> str:
-    """How many answers were correct, in the mean over the row's runs."""
-    shares = [100 * right(r) for r in records if r["asked"]]
+    """How many answers were correct, in the mean over the seeds of the row's runs."""
+    shares = {r["seed"]: 100 * right(r) for r in records if r["asked"]}
     if not shares:
         return ""
     seeds = f" ({len(shares)} seeds)" if len(shares) > 1 else ""
-    return f"{sum(shares) / len(shares) + 1e-9:.1f} %{seeds}"  # 24.25 becomes 24.3, not 24.2
+    return f"{sum(shares.values()) / len(shares) + 1e-9:.1f} %{seeds}"  # 24.25 becomes 24.3, not 24.2
 
 
 def seconds_of(record: Record) -> int | None:
@@ -123,10 +123,15 @@ def settings(records: list[Record]) -> str:
 
 
 def recipe(records: list[Record]) -> str:
-    """The recipe's name, or what was done in place of pretraining."""
-    if records[0]["recipe"] is None:
+    """The recipe's name, or what was done in place of pretraining. "fast, 60 readings" has changed since then."""
+    name, changed, settings = (records[0][key] for key in ("recipe", "changed", "settings"))
+    if name is None:
         return "London for everyone"
-    return "no pretraining" if records[0]["changed"].get("pretrain_epochs") == 0 else records[0]["recipe"]
+    if changed.get("pretrain_epochs") == 0:
+        return "no pretraining"
+    readings = settings["pretrain_epochs"]
+    has_changed = "pretrain_epochs" not in changed and readings != RECIPES[name].pretrain_epochs
+    return f"{name}, {readings} readings" if has_changed else name
 
 
 def hardware(records: list[Record]) -> str:
