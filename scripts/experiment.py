@@ -333,8 +333,10 @@ class Measurement:
             else:
                 curve = [[epoch, percent] for epoch, percent, _ in watch.accuracies]
             measured = self.measured()
+        finetuned = 100 * values["correct"] / values["asked"], values["seconds"]["total"]
+        accuracies = [*((percent, at) for _, percent, at in watch.accuracies), finetuned]
         for mark in MARKS:
-            passed = [at for _, percent, at in watch.accuracies if percent >= mark]
+            passed = [at for percent, at in accuracies if percent >= mark]
             if passed:
                 values["seconds"][f"to_{mark}_percent"] = round(passed[0])
         return values | {"curve": curve or None, "measured": measured}

@@ -28,7 +28,7 @@ from matplotlib.ticker import LogLocator
 
 from cli import Parser, UserError, exit_on_user_error
 from files import atomic_write
-from recipe import RECIPES
+from leaderboard import is_of_today
 from records import Record, read_records
 from report import bin_of
 
@@ -109,8 +109,7 @@ def exposures() -> plt.Figure:
     """Accuracy over epochs on the course's text, one curve per recipe and variant."""
     figure, axis = plt.subplots(figsize=(6, 3.5))
     for record in measured("runs", "exposures"):
-        is_of_today = record["settings"]["pretrain_epochs"] == RECIPES[record["recipe"]].pretrain_epochs
-        if record["corpus"] == "course" and record["curve"] and not record["changed"] and is_of_today:
+        if record["corpus"] == "course" and record["curve"] and not record["changed"] and is_of_today(record):
             name = f"{record['recipe']}, {record['variant']}"
             axis.plot(*zip(*record["curve"], strict=True), marker=".", label=name)
     axis.set(xscale="log", xlabel="times each line was read", ylabel="right, of people never finetuned on (%)")

@@ -178,7 +178,9 @@ def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
     assert len(read_records("experiments/results.jsonl")) == 1 and "its records were written" in capsys.readouterr().out
 
 
-def test_stopped_relations_are_not_recorded_twice(world, monkeypatch):
+@pytest.fixture
+def measurement(world, monkeypatch) -> type:
+    """experiment.Measurement, whose rows are not trained; finetune_and_answer() is left to the test."""
     measurement = experiment.Measurement
     monkeypatch.setattr(measurement, "pretrain", lambda _: None)
     monkeypatch.setattr(measurement, "measured", lambda _: {})
@@ -186,6 +188,20 @@ def test_stopped_relations_are_not_recorded_twice(world, monkeypatch):
     monkeypatch.setattr(experiment, "make_world", lambda *_: "embedded")
     monkeypatch.setattr(experiment, "sha256_of", lambda *_: {})
     monkeypatch.setattr(experiment, "record", lambda values: append_record(str(experiment.RESULTS), values))
+    return measurement
+
+
+def test_mark_that_only_finetuning_passes_is_timed(measurement, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["experiment.py", "run"])
+    monkeypatch.setattr(measurement, "finetune_and_answer", Mock(return_value=(20, 17)))
+    monkeypatch.setattr(measurement, "pretrain", lambda _: print("epoch 2: dev accuracy (%) 84.9"))
+    experiment.main()
+    (record,) = read_records("experiments/results.jsonl")
+    assert set(record["seconds"]) == {"pretrain", "total", "to_10_percent", "to_25_percent", "to_85_percent"}
+    assert record["seconds"]["to_85_percent"] == record["seconds"]["total"]
+
+
+def test_stopped_relations_are_not_recorded_twice(measurement, monkeypatch):
     monkeypatch.setattr("sys.argv", ["experiment.py", "relations", "--recipe", "open"])
     monkeypatch.setattr(measurement, "finetune_and_answer", Mock(side_effect=[(4, 2), KeyboardInterrupt]))
     with pytest.raises(KeyboardInterrupt):
@@ -269,10 +285,10 @@ def test_input_that_is_no_report_is_refused(monkeypatch, given):
 
 def test_picture_of_exposures_has_a_curve_for_each_run(monkeypatch):
     curves = {"fast": [[3, 1.25], [6, 40.0]], "course": [[33, 0.0]]}
-    records = [
-        {"recipe": n, "variant": "rope", "curve": c, "corpus": "course", "changed": {}} for n, c in curves.items()
-    ]
-    monkeypatch.setattr(pictures, "measured", lambda file, experiment: [*records, records[0] | {"corpus": "embedded"}])
+    common = {"variant": "rope", "corpus": "course", "changed": {}}
+    records = [common | {"recipe": n, "curve": c, "settings": asdict(RECIPES[n])} for n, c in curves.items()]
+    others = [records[0] | {"corpus": "embedded"}, records[0] | {"settings": {"pretrain_epochs": 60}}]
+    monkeypatch.setattr(pictures, "measured", lambda file, experiment: [*records, *others])
     (axis,) = pictures.exposures().axes
     drawn = {line.get_label(): [list(point) for point in line.get_xydata()] for line in axis.lines}
     assert drawn == {f"{name}, rope": curve for name, curve in curves.items()}
