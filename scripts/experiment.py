@@ -1,6 +1,6 @@
 """Trains a model for each row of an experiment, and asks it. Appends records to experiments/results.jsonl.
 
-python scripts/experiment.py run context_chars=6          one row, with settings of src/recipe.py changed
+python scripts/experiment.py run context_chars=12         one row, with settings of src/recipe.py changed
 python scripts/experiment.py ablation --people 600        the fast recipe without each ingredient, and with each alone
 python scripts/experiment.py sweep                        more people, more lines about each, more readings
 python scripts/experiment.py exposures --recipe course    accuracy by how often the text was read

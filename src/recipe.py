@@ -41,7 +41,7 @@ class Recipe:
     muon_lr: float  # highest rate of Muon on the matrices inside the blocks, in pretraining; 0: AdamW trains all
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
-    loss_on_span: bool  # the loss counts the characters of masked spans only; else all of them
+    loss_on_span: bool  # only masked spans, and the marks that end them, are targets; else all characters
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
     context_chars: int  # at most this many characters are read before such an entity or fact, and after it
     question_prefix_prob: float  # probability that it is read after the question about its document's subject

@@ -150,6 +150,8 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
         course["final_tokens"] = cosine_epochs * 7 * 128
     assert course.items() <= vars(config).items()
     assert trainers[0].model.drop.p == (0.0 if fast else 0.1)
+    if function == "finetune":  # a params file of other code is settled by the loss on all characters
+        assert not trainers[0].train_dataset.vocabulary.loss_on_span
     assert len(trainers[0].train_dataset) == (7 if function == "pretrain" else 6)
 
 

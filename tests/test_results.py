@@ -111,7 +111,7 @@ def test_records_with_the_same_key_share_a_row():
         order=lambda row: row[0]["variant"],
     )
     runs = [
-        a_run(variant="vanilla", seed=0, correct=1, asked=4, seconds={"total": 120}),
+        a_run(variant="vanilla", seed=0, correct=4, asked=4, seconds={"total": 120}),
         a_run(variant="vanilla", seed=0, correct=1, asked=4, seconds={"total": 150}),  # the same seed again
         a_run(variant="rope", correct=97, asked=400, seconds={"pretrain": 7200}),
         a_run(variant="vanilla", seed=1, correct=2, asked=4, seconds={"total": 600, "pretrain": 1}),
