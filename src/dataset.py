@@ -68,16 +68,16 @@ class CharCorruptionDataset(BatchDataset):
 
     `data` is the whole text; error messages call it `name`. A trailing newline makes a last, empty document. Each
     access draws a new truncation and a new span from the global generator of the device. The targets are all
-    characters, as in the course's code, or with loss_on_span only the span and the mark that ends it, as in T5. Raises
-    UserError if `data` contains PAD_CHAR or MASK_CHAR, ValueError if block_size is too small for a document and its
-    marks.
+    characters, as in the course's code, or, where loss_on_span is set to True, only the span and the mark that ends it,
+    as in T5. Raises UserError if `data` contains PAD_CHAR or MASK_CHAR, ValueError if block_size is too small for a
+    document and its marks.
     """
 
     PAD_CHAR = "\u25a1"  # id 0
     MASK_CHAR = "\u2047"  # id 1
 
-    def __init__(self, data: str, block_size: int, name: str = "data", loss_on_span: bool = False) -> None:
-        self.loss_on_span = loss_on_span
+    def __init__(self, data: str, block_size: int, name: str = "data") -> None:
+        self.loss_on_span = False
         self.max_length = int(block_size * 7 / 8)  # of a truncated document; leaves room for its three marks
         if self.max_length < 4 or self.max_length + 3 > block_size:
             raise ValueError(f"block_size {block_size} has no room for a document and its three marks; use 17 or more")

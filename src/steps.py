@@ -147,9 +147,7 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 def build(run: Run, inputs: Inputs) -> World:
     """The datasets, the model with its parameters, and the template. Raises UserError."""
     set_seed(run.seed)
-    # in the other functions, the text is only read to settle what a params file leaves open, by the loss on all of it
-    loss_on_span = run.recipe.loss_on_span and run.function == "pretrain"
-    documents = CharCorruptionDataset(inputs.text, BLOCK_SIZE, run.pretrain_corpus_path, loss_on_span)
+    documents = CharCorruptionDataset(inputs.text, BLOCK_SIZE, run.pretrain_corpus_path)
     print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
     pairs = None
     if inputs.pairs is not None:
@@ -181,6 +179,7 @@ def pretrain(run: Run, inputs: Inputs) -> None:
     world = build(run, inputs)
     recipe, documents = run.recipe, world.documents
     print_summary(run, inputs, documents)
+    documents.loss_on_span = recipe.loss_on_span  # not sooner: build() settles params by the loss on all characters
     dataset = documents
     if recipe.reads_facts:
         dataset = FactDataset(

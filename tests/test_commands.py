@@ -155,6 +155,23 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
     assert len(trainers[0].train_dataset) == (7 if function == "pretrain" else 6)
 
 
+@pytest.mark.parametrize("function", ["pretrain", "finetune"])
+def test_params_are_settled_by_the_loss_on_all_characters(world, trainers, monkeypatch, function):
+    import steps
+    from checkpoint import load_params, save_params
+
+    def spy(model, path, corpus_path, documents):
+        targets.append("the span" if documents.loss_on_span else "all characters")
+        return load_params(model, path, corpus_path, documents)
+
+    targets = []
+    monkeypatch.setattr(steps, "load_params", spy)
+    save_params(GPT(GPTConfig(len(set(WIKI)) + 2, 128)), "a.params")
+    words = f"{function} vanilla wiki.txt --recipe fast --reading_params_path a.params --writing_params_path b"
+    run.main([*words.split(), "--finetune_corpus_path", "birth_places_train.tsv", "--device", "cpu"])
+    assert targets == ["all characters"]
+
+
 def test_recipe_decides_how_the_text_is_read(world, trainers):
     for name in RECIPES:
         words = f"pretrain vanilla wiki.txt --recipe {name} --writing_params_path b"

@@ -29,7 +29,8 @@ def take_apart(dataset: CharCorruptionDataset, x: torch.Tensor, y: torch.Tensor)
 
 
 def test_loss_on_span_leaves_only_the_span_and_its_end_as_targets(documents):
-    only_spans = CharCorruptionDataset(WIKI, 128, loss_on_span=True)
+    only_spans = CharCorruptionDataset(WIKI, 128)
+    only_spans.loss_on_span = True
     indices = torch.arange(len(PEOPLE)).repeat(20)
     torch.manual_seed(0)
     x, y = documents.batch(indices)

@@ -70,7 +70,8 @@ def test_loss_on_span_leaves_only_spans_and_their_ends_as_targets():
     rows = []
     for loss_on_span in (False, True):
         torch.manual_seed(0)
-        documents = CharCorruptionDataset(TEXT, 128, loss_on_span=loss_on_span)
+        documents = CharCorruptionDataset(TEXT, 128)
+        documents.loss_on_span = loss_on_span
         rows.append(fact_dataset(documents, prefix_words=3).batch(indices))
     (x, y), (same_x, targets) = rows
     assert torch.equal(x, same_x) and torch.equal(y[targets > 0], targets[targets > 0])
