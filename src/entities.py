@@ -230,13 +230,16 @@ def common_words(texts: Sequence[str]) -> set[str]:
 def entity_pattern(places: set[str]) -> re.Pattern[str]:
     """Finds the words of a text, and as group 1 these places: "Rio de Janeiro", or the "Paris" of "Paris-born".
 
-    Words are also "Saint-Denis", "St. Joseph" and the "Leiden" of "Leiden-born". In scripts without spaces, places are
-    found wherever they occur, and every other character is a word.
+    If years are among the places, so are all other numbers of four digits. Words are also "Saint-Denis", "St. Joseph"
+    and the "Leiden" of "Leiden-born". In scripts without spaces, places are found wherever they occur, and every other
+    character is a word.
     """
     rests: dict[str, list[str]] = {}  # by the first two characters, so that no word is compared with all places
     for place in sorted(places, key=len, reverse=True):
         rests.setdefault(place[:2], []).append(re.escape(place[2:]))
-    place = "|".join(rf"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items()) or "(?!)"
+    known = [rf"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items()]
+    numbers = [rf"\d{{{digits}}}" for digits in sorted({len(place) for place in places if place.isdecimal()})]
+    place = "|".join([*known, *numbers]) or "(?!)"
     if not any(re.search(UNSPACED_LETTER, place) for place in places):
         return re.compile(rf"(?<!\w)({place})(?!\w)|(?:St\. )?\w+(?:(?!-born\b)['’-]\w*)*")
     bounded = rf"(?<!{SPACED_LETTER})(?:{place})(?!{SPACED_LETTER})"  # in either script

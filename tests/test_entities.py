@@ -81,6 +81,13 @@ def test_entities_are_places_and_runs_of_capitalised_words_outside_the_title(doc
     assert [document[start:end] for start, end in spans] == names
 
 
+def test_numbers_are_entities_if_answers_are_numbers_with_as_many_digits():
+    document = "Ada. Born on 10 May 1815 in Hull, lived to 1852 or 18521"
+    for places, names in [({"1903"}, ["May", "1815", "Hull", "1852"]), ({"Hull"}, ["May", "Hull"])]:
+        spans = find_entities(document, 5, entity_pattern(places), {"born"})
+        assert [document[start:end] for start, end in spans] == names
+
+
 def test_answer_odds_do_not_distinguish_years():
     lines = ["Ada. born 1815 in Rome", "Bea. born 1907 in Bonn", "Cleo. born, it is said, in Bonn"]
     _, as_ada, otherwise = weigh_by_answer_odds(read_documents(lines, {"Rome"}), {"Ada": "Rome"}, {"Rome"})
