@@ -51,7 +51,8 @@ LINES, FIRST = 64, 20  # of largest_attention()
 READINGS = 20  # of each line, in masked_answers()
 POINTS = 13  # of the curve of `exposures`
 MARKS = (10, 25, 85)  # percent right; a record has the time at which a run reaches each
-COURSE_FINETUNING = "finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256"
+PAIRS_ALONE = "finetune_lr=1.5e-4 finetune_epochs=2 finetune_batch_size=32 finetune_qa_per_document=0"
+COURSE_FINETUNING = "finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256 finetune_qa_per_document=0"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ EXPERIMENTS = {
         Row("qa_per_document=0"),
         Row("muon_lr=0"),
         Row("muon_lr=0 pretrain_lr=1e-3"),
+        Row(PAIRS_ALONE),
         Row(COURSE_FINETUNING),
         # each ingredient alone
         Row(f"{COURSE_FINETUNING} qa_per_document=0 entity_mask_prob=0"),  # Muon
@@ -94,7 +96,7 @@ EXPERIMENTS = {
         Row(f"{COURSE_FINETUNING} muon_lr=0 qa_per_document=0 weight_by_answer_odds=False"),
         Row(f"{COURSE_FINETUNING} muon_lr=0 qa_per_document=0 question_prefix_prob=0"),
         Row(f"{COURSE_FINETUNING} muon_lr=0 entity_mask_prob=0"),
-        Row("muon_lr=0 qa_per_document=0 entity_mask_prob=0"),  # the gentle finetuning
+        Row(f"{PAIRS_ALONE} muon_lr=0 qa_per_document=0 entity_mask_prob=0"),  # the gentle finetuning
     ],
     "sweep": [
         *(

@@ -114,6 +114,7 @@ def settings(records: list[Record]) -> str:
     words = []
     if all(changes.get(name) == getattr(RECIPES["course"], name) for name in names):
         words = ["the course's finetuning"]
+        names = (*names, "finetune_qa_per_document")  # which earlier records lack: there was only 0
         changes = {name: setting for name, setting in changes.items() if name not in names}
     words += [
         f"`{name}={setting:g}`" if isinstance(setting, float) else f"`{name}={setting}`"
@@ -136,6 +137,7 @@ def hardware(records: list[Record]) -> str:
 
 # tables
 
+EPOCHS = ("pretrain_epochs", "finetune_epochs")
 NAMES = {"no pretraining": "without pretraining", "fast": "with pretraining"}  # of the quickstart's rows
 FASTER, SLOWER = "2 CPU cores (AMD EPYC, Zen 5)", "2 CPU cores (AMD EPYC, Zen 4)"
 
@@ -147,9 +149,9 @@ def stands(record: Record) -> bool:
 
 
 def is_of_today(record: Record) -> bool:
-    """Whether the recipe still reads the text as often, if it reads it at all. Other settings are not compared."""
+    """Whether the recipe still pretrains and finetunes for as long, if at all. Other settings are not compared."""
     name, settings = record["recipe"], record["settings"] or {}
-    return name is None or settings.get("pretrain_epochs") in (0, RECIPES[name].pretrain_epochs)
+    return name is None or all(settings.get(epochs) in (0, getattr(RECIPES[name], epochs)) for epochs in EPOCHS)
 
 
 def one_change(record: Record) -> bool:

@@ -46,25 +46,26 @@ class Recipe:
     context_chars: int  # at most this many characters are read before such an entity or fact, and after it
     question_prefix_prob: float  # probability that it is read after the question about its document's subject
     weight_by_answer_odds: bool  # draw entities by the odds that they are answers; else uniformly
-    reads_facts: bool  # read each document fact by fact, as many facts as fit in a row; the pairs are not used
+    reads_facts: bool  # pretraining reads each document fact by fact, as many as fit in a row, and uses no pairs
     prefix_words: int  # at most this many words from anywhere in the text begin a row of facts
     word_weight: float  # how often a run of rare words is read as a fact, compared with a name
     qa_per_document: float  # finetuning pairs mixed into pretraining, per document
+    finetune_qa_per_document: float  # pairs per document where finetuning reads the text, too; 0: it reads pairs alone
     decay_to_end_of_run: bool  # the rate is lowest exactly at the end; else as in the course's code
     pretrain_cosine_epochs: int  # of the course's cosine, which rises again afterwards; 0: those of the run
-    scratch_epochs: int  # of finetuning without pretrained parameters
-    finetune_epochs: int
-    finetune_batch_size: int
+    scratch_epochs: int  # of the pairs, in finetuning without pretrained parameters
+    finetune_epochs: int  # of the text, if finetuning reads it, else of the pairs
+    finetune_batch_size: int  # documents, or pairs
     finetune_lr: float
 
     def __post_init__(self) -> None:
-        if self.reads_facts and self.entity_mask_prob > 0:
-            raise UserError("entity_mask_prob: a recipe with reads_facts masks facts instead of entities; set it to 0")
+        if self.reads_facts and self.qa_per_document > 0:
+            raise UserError("qa_per_document: a recipe with reads_facts pretrains on the text alone; set it to 0")
 
     @property
     def pretrains_on_pairs(self) -> bool:
         """Whether pretraining needs the finetuning pairs: to mix them in, or for the wording of a question."""
-        return self.qa_per_document > 0 or self.entity_mask_prob > 0
+        return not self.reads_facts and (self.qa_per_document > 0 or self.entity_mask_prob > 0)
 
 
 # the assignment of 2021 to 2023
@@ -86,6 +87,7 @@ COURSE = Recipe(
     prefix_words=0,
     word_weight=0.0,
     qa_per_document=0.0,
+    finetune_qa_per_document=0.0,
     decay_to_end_of_run=False,
     pretrain_cosine_epochs=200,
     scratch_epochs=75,
@@ -99,7 +101,7 @@ COURSE = Recipe(
 FAST = replace(
     COURSE,
     name="fast",
-    pretrain_epochs=30,
+    pretrain_epochs=16,
     pretrain_batch_size=64,
     pretrain_lr=3e-3,
     muon_lr=0.02,
@@ -111,11 +113,12 @@ FAST = replace(
     question_prefix_prob=1.0,
     weight_by_answer_odds=True,
     qa_per_document=0.02,
+    finetune_qa_per_document=1.0,
     decay_to_end_of_run=True,
     pretrain_cosine_epochs=0,
-    finetune_epochs=2,
-    finetune_batch_size=32,
-    finetune_lr=1.5e-4,
+    finetune_epochs=6,
+    finetune_batch_size=64,
+    finetune_lr=3e-4,
 )
 
 RECIPES = {
@@ -128,15 +131,10 @@ RECIPES = {
         replace(
             FAST,
             name="open",
-            pretrain_epochs=60,
-            entity_mask_prob=0.0,
-            question_prefix_prob=0.0,
-            weight_by_answer_odds=False,
+            pretrain_epochs=24,
             qa_per_document=0.0,
-            loss_on_span=False,
             reads_facts=True,
             prefix_words=3,
-            finetune_epochs=4,
         ),
     )
 }
@@ -212,6 +210,11 @@ class Run:
             "evaluate": self.report_path is not None,
             "ask": False,
         }[self.function]
+
+    @property
+    def rereads_text(self) -> bool:
+        """Whether this finetuning reads the text along with the pairs. What was never pretrained reads pairs alone."""
+        return self.reading_params_path is not None and self.recipe.finetune_qa_per_document > 0
 
     @property
     def output(self) -> str | None:

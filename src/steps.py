@@ -188,10 +188,8 @@ def pretrain(run: Run, inputs: Inputs) -> None:
             prefix_words=recipe.prefix_words,
             word_weight=recipe.word_weight,
         )
-    elif recipe.entity_mask_prob > 0:
-        dataset = salient_spans(documents, world.pairs.data, world.template, recipe)
-    if recipe.qa_per_document > 0:
-        dataset = MixedDataset(dataset, world.pairs, recipe.qa_per_document)
+    elif recipe.pretrains_on_pairs:
+        dataset = text_and_pairs(world, recipe, recipe.qa_per_document)
     rows = len(documents) * (1 + recipe.qa_per_document)
     config = TrainerConfig(
         batch_size=recipe.pretrain_batch_size,
@@ -202,10 +200,16 @@ def pretrain(run: Run, inputs: Inputs) -> None:
     train(run, inputs, world, dataset, rows, config)
 
 
+def text_and_pairs(world: World, recipe: Recipe, qa_per_document: float) -> MixedDataset:
+    """The documents as a recipe reads them that knows the pairs, with the pairs mixed in."""
+    spans = salient_spans(world.documents, world.pairs.data, world.template, recipe)
+    return MixedDataset(spans, world.pairs, qa_per_document)
+
+
 def salient_spans(
     documents: CharCorruptionDataset, pairs: list[tuple[str, str]], template: QuestionTemplate, recipe: Recipe
 ) -> SalientSpanDataset:
-    """The documents as read by a recipe that knows the pairs."""
+    """The documents as a recipe reads them that knows the pairs."""
     return SalientSpanDataset(
         documents,
         pairs,
@@ -229,10 +233,15 @@ def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) ->
 
 
 def finetune(run: Run, inputs: Inputs) -> None:
-    """Finetunes on the pairs by the recipe, and writes the parameters."""
+    """Finetunes on the pairs, in some recipes along with the text, and writes the parameters."""
     world = build(run, inputs)
-    config = TrainerConfig(batch_size=run.recipe.finetune_batch_size, learning_rate=run.recipe.finetune_lr)
-    train(run, inputs, world, world.pairs, len(world.pairs), config)
+    recipe, dataset, rows = run.recipe, world.pairs, len(world.pairs)
+    if run.rereads_text:
+        world.documents.loss_on_span = recipe.loss_on_span
+        dataset = text_and_pairs(world, recipe, recipe.finetune_qa_per_document)
+        rows = len(dataset) * (1 + recipe.finetune_qa_per_document)
+    config = TrainerConfig(batch_size=recipe.finetune_batch_size, learning_rate=recipe.finetune_lr)
+    train(run, inputs, world, dataset, rows, config)
 
 
 def end_of_decay(run: Run, world: World, rows: float, warmup_tokens: int) -> int:

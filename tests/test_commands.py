@@ -16,7 +16,7 @@ import attention
 import run
 import steps
 from cli import UserError
-from dataset import CharCorruptionDataset, MixedDataset
+from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from model import GPT, GPTConfig
 from readings import FactDataset, SalientSpanDataset
 from recipe import RECIPES, Variant
@@ -121,12 +121,12 @@ def trainers(monkeypatch) -> list:
         ("finetune --reading_params_path a.params", {"max_epochs": 10, "batch_size": 256, "learning_rate": 6e-4}),
         (
             "finetune --recipe fast --reading_params_path a.params",
-            {"max_epochs": 2, "batch_size": 32, "learning_rate": 1.5e-4, "muon_lr": 0.0},
+            {"max_epochs": 6, "batch_size": 64, "learning_rate": 3e-4, "muon_lr": 0.0},
         ),
         ("pretrain --recipe course2024", {"max_epochs": 650, "batch_size": 128, "learning_rate": 6e-3}),
         ("pretrain --recipe course2024 --pretrain_epochs 9", {"max_epochs": 9}),
         ("finetune --recipe course2024", {"max_epochs": 75, "batch_size": 256, "learning_rate": 6e-4}),
-        ("pretrain --recipe fast", {"max_epochs": 30, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
+        ("pretrain --recipe fast", {"max_epochs": 16, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
     ],
 )
 def test_recipes_reach_the_trainer(world, trainers, words, expected):
@@ -142,7 +142,7 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
     course = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_norm_clip": 1.0, "lr_decay": True}
     course |= {"warmup_tokens": 512 * 20, "device": "cpu", "precision": "fp32", "decay_all": not fast}
     if words == "pretrain --recipe fast":  # the rate comes down to its lowest at the end of the run, no sooner
-        end = 30 * 7 * 1.02 * 127
+        end = 16 * 7 * 1.02 * 127
         rates = [learning_rate_multiplier(share * end, 512 * 20, config.final_tokens) for share in (0.9, 1.0)]
         assert rates[0] > 0.15 and rates[1] == pytest.approx(0.1, abs=1e-3)
     elif not fast:  # that of the later years falls once, over the run
@@ -150,9 +150,7 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
         course["final_tokens"] = cosine_epochs * 7 * 128
     assert course.items() <= vars(config).items()
     assert trainers[0].model.drop.p == (0.0 if fast else 0.1)
-    if function == "finetune":  # a params file of other code is settled by the loss on all characters
-        assert not trainers[0].train_dataset.vocabulary.loss_on_span
-    assert len(trainers[0].train_dataset) == (7 if function == "pretrain" else 6)
+    assert len(trainers[0].train_dataset) == (7 if function == "pretrain" or fast else 6)  # documents, or pairs
 
 
 @pytest.mark.parametrize("function", ["pretrain", "finetune"])
@@ -184,6 +182,24 @@ def test_recipe_decides_how_the_text_is_read(world, trainers):
     assert (spans.entity_mask_prob, spans.context_chars, spans.question_prefix_prob) == (1.0, 6, 1.0)
     assert spans.documents.loss_on_span and not datasets["course"].loss_on_span
     assert type(facts) is FactDataset and (facts.context_chars, facts.prefix_words) == (6, 3)
+    assert facts.documents.loss_on_span
+
+
+def test_recipe_decides_what_finetuning_reads(world, trainers):
+    from checkpoint import save_params
+
+    save_params(GPT(GPTConfig(len(set(WIKI)) + 2, 128)), "a.params")
+    common = "finetune vanilla wiki.txt --finetune_corpus_path birth_places_train.tsv --writing_params_path b"
+    for recipe in ("fast", "open"):
+        run.main([*common.split(), "--recipe", recipe, "--device", "cpu", "--reading_params_path", "a.params"])
+        run.main([*common.split(), "--recipe", recipe, "--device", "cpu"])  # not pretrained, so it reads pairs alone
+        (mixed, pairs), trainers[:] = [trainer.train_dataset for trainer in trainers], []
+        assert type(mixed) is MixedDataset and mixed.qa_per_document == 1.0
+        assert type(mixed.documents) is SalientSpanDataset and mixed.documents.documents.loss_on_span
+        assert mixed.documents.question_prefix_prob == 1.0 and mixed.documents.entity_mask_prob == 1.0
+        assert type(pairs) is NameDataset
+    run.main([*common.split(), "--device", "cpu", "--reading_params_path", "a.params"])
+    assert type(trainers[0].train_dataset) is NameDataset
 
 
 def test_warmup_setting_applies_to_pretraining_only(world, trainers, monkeypatch):

@@ -130,6 +130,7 @@ def test_settings_names_what_differs_from_the_recipe():
         ({"pretrain_epochs": 30}, "nothing"),
         ({"muon_lr": 0.0, "weight_by_answer_odds": False}, "`muon_lr=0`, `weight_by_answer_odds=False`"),
         (course | {"muon_lr": 0.0}, "the course's finetuning, `muon_lr=0`"),
+        (course | {"finetune_qa_per_document": 0.0}, "the course's finetuning"),
         ({"finetune_epochs": 10}, "`finetune_epochs=10`"),
     ]:
         assert settings([a_run(changed=changed)]) == text

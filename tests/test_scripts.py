@@ -68,9 +68,9 @@ def test_setting_out_of_range_is_refused(setting, problem):
         with_settings(RECIPES["fast"], [setting])
 
 
-def test_recipe_that_reads_facts_cannot_mask_entities():
-    with pytest.raises(UserError, match=r"^entity_mask_prob: .* set it to 0$"):
-        with_settings(RECIPES["open"], ["entity_mask_prob=0.9"])
+def test_recipe_that_reads_facts_cannot_pretrain_on_pairs():
+    with pytest.raises(UserError, match=r"^qa_per_document: .* set it to 0$"):
+        with_settings(RECIPES["open"], ["qa_per_document=0.1"])
 
 
 @pytest.mark.parametrize(
