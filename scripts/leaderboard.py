@@ -161,6 +161,12 @@ def one_change(record: Record) -> bool:
     return record["changed"].get("pretrain_epochs") == 30 and "pretrain_warmup_tokens" not in record["changed"]
 
 
+def rereadings(records: list[Record]) -> str:
+    """How often finetuning reads the text."""
+    settings = records[0]["settings"]
+    return str(settings["finetune_epochs"] if settings["finetune_qa_per_document"] else 0)
+
+
 def after_readings(*readings: int) -> Column:
     return lambda records: percent([r for r in records if r["measured"]["readings"] in readings])
 
@@ -308,6 +314,29 @@ TABLES = {
             "seconds": value("seconds", "total"),
         },
         order=lambda records: (-records[0]["settings"]["pretrain_epochs"], -right(records[0])),
+    ),
+    "rereading": Table(
+        "ablations",
+        where=lambda r: (
+            r["commit"] == "e009054" and r["corpus"] == "course-training" and r["settings"]["pretrain_epochs"] < 60
+        ),
+        row=id,  # one for each record
+        columns={
+            "recipe": value("recipe"),
+            "attention": value("variant"),
+            "readings in pretraining": value("settings", "pretrain_epochs"),
+            "in finetuning": rereadings,
+            "pairs per document": value("settings", "finetune_qa_per_document", digits=0),
+            "rate": lambda records: f"{records[0]['settings']['finetune_lr']:g}",
+            "right": percent,
+            "seconds": value("seconds", "total"),
+        },
+        order=lambda records: (
+            records[0]["recipe"],
+            records[0]["settings"]["pretrain_epochs"],
+            records[0]["settings"]["finetune_qa_per_document"] > 0,
+            right(records[0]),
+        ),
     ),
     "sweep": Table(
         "sweep",

@@ -44,8 +44,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "finetune_corpus_path": (
         (*TRAINING, "evaluate"),
         {
-            "help": "question<TAB>place pairs: finetune trains on them, pretrain --recipe fast takes the wording and "
-            "likely answers from them, evaluate --report_path notes which answers occur in them"
+            "help": "question<TAB>place pairs: finetune trains on them; --recipe fast and finetune --recipe open take "
+            "the wording and likely answers from them, too; evaluate --report_path notes which answers occur in them"
         },
     ),
     "eval_corpus_path": (
@@ -71,7 +71,11 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "pretrain_epochs": (("pretrain",), {"type": positive(int), "help": "epochs over the text"}),
     "finetune_epochs": (
         ("finetune",),
-        {"type": positive(int), "help": "epochs over the pairs; defaults: from scratch or with --reading_params_path"},
+        {
+            "type": positive(int),
+            "help": "epochs over the pairs or, with pretrained parameters in fast and open, over the text; defaults: "
+            "from scratch or with --reading_params_path",
+        },
     ),
     "bottleneck_dim": (
         tuple(FUNCTIONS),

@@ -237,6 +237,7 @@ def finetune(run: Run, inputs: Inputs) -> None:
     world = build(run, inputs)
     recipe, dataset, rows = run.recipe, world.pairs, len(world.pairs)
     if run.rereads_text:
+        print_summary(run, inputs, world.documents)
         world.documents.loss_on_span = recipe.loss_on_span
         dataset = text_and_pairs(world, recipe, recipe.finetune_qa_per_document)
         rows = len(dataset) * (1 + recipe.finetune_qa_per_document)
