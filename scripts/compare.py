@@ -34,7 +34,7 @@ def main() -> None:
         correct = count_right(asked, predictions)
         print(f"{name:24}{correct:8}{len(asked):8}{100 * correct / len(asked):9.1f}{seconds:>9}")
 
-    print(f"\nTen of the people asked about, none of them seen in finetuning ({rows[-1][0]}):")
+    print(f"\nTen of the people asked about, none of them in the training pairs ({rows[-1][0]}):")
     print(f"  {'':2}{'person':32}{'answer':24}truth")
     template = find_template([question for question, _ in asked], titles=()).template
     for (question, place), predicted in list(zip(asked, rows[-1][1], strict=True))[:10]:

@@ -3,7 +3,7 @@
 python scripts/experiment.py run context_chars=12         one row, with settings of src/recipe.py changed
 python scripts/experiment.py ablation --people 600        the fast recipe without each ingredient, and with each alone
 python scripts/experiment.py sweep                        more people, more lines about each, more readings
-python scripts/experiment.py exposures --recipe course    accuracy by how often the text was read
+python scripts/experiment.py exposures --recipe course    accuracy by how often pretraining read the text
 python scripts/experiment.py variants                     every kind of attention
 python scripts/experiment.py wordings                     other wordings of the question, and lines without titles
 python scripts/experiment.py each_relation                four questions, with a pretraining for each
@@ -15,6 +15,7 @@ There is a record for each row, and in `relations` for each question.
 """
 
 import argparse
+import hashlib
 import io
 import math
 import os
@@ -72,15 +73,15 @@ EXPERIMENTS = {
     "run": [Row()],
     "exposures": [Row()],
     "wordings": [
-        Row("pretrain_epochs=16", people=600, lines=4),
-        Row("pretrain_epochs=16", people=600, lines=4, question="Birthplace of {name}?"),
-        Row("pretrain_epochs=16", people=600, lines=4, question="Где родился {name}?"),
-        Row("pretrain_epochs=16", people=600, lines=4, titles=False),
+        Row(people=600, lines=4),
+        Row(people=600, lines=4, question="Birthplace of {name}?"),
+        Row(people=600, lines=4, question="Где родился {name}?"),
+        Row(people=600, lines=4, titles=False),
     ],
-    "each_relation": [Row("pretrain_epochs=16", people=600, lines=4, relations=(name,)) for name in build.RELATIONS],
+    "each_relation": [Row(people=600, lines=4, relations=(name,)) for name in build.RELATIONS],
     "relations": [Row(people=600, lines=4, relations=tuple(build.RELATIONS))],
     "variants": [Row(variant=variant) for variant in VARIANTS],
-    "ablation": [
+    "ablation": [  # what is masked is the same in pretraining and in the readings of finetuning
         Row(),
         Row("weight_by_answer_odds=False"),
         Row("question_prefix_prob=0"),
@@ -100,13 +101,13 @@ EXPERIMENTS = {
     ],
     "sweep": [
         *(
-            Row(f"pretrain_epochs={epochs}", variant, people, 4)
+            Row(f"pretrain_epochs={epochs} {PAIRS_ALONE}", variant, people, 4)
             for epochs in (4, 15)  # 16 and 60 readings of each person
             for variant, people in (*((variant, 600) for variant in VARIANTS), ("vanilla", 300), ("vanilla", 1200))
         ),
-        *(Row(f"pretrain_epochs={epochs}", "vanilla", 600, 1) for epochs in (16, 60)),
-        *(Row(f"pretrain_epochs={epochs}", "vanilla", 600, 8) for epochs in (2, 8)),
-        Row("pretrain_epochs=8", "vanilla", 600, 4),  # 32 readings
+        *(Row(f"pretrain_epochs={epochs} {PAIRS_ALONE}", "vanilla", 600, 1) for epochs in (16, 60)),
+        *(Row(f"pretrain_epochs={epochs} {PAIRS_ALONE}", "vanilla", 600, 8) for epochs in (2, 8)),
+        Row(f"pretrain_epochs=8 {PAIRS_ALONE}", "vanilla", 600, 4),  # 32 readings
     ],
 }
 
@@ -191,8 +192,8 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: 
 
 
 def masked_answers(recipe: Recipe, folder: Path) -> dict[str, float]:
-    """How often, in %, the answer is masked in lines about the people asked, and in how many of these lines it is the
-    span that is masked most often. Empty if there are no such lines.
+    """How often, in %, pretraining masks the answer in lines about the people asked, and in how many of these lines it
+    is the span that is masked most often. Empty if there are no such lines.
     """
     import torch
 
@@ -239,7 +240,9 @@ class Measurement:
         words += [row.settings, *arguments.settings]
         words += [f"{row.people}x{row.lines}", *row.relations] if row.people else []
         words += [row.question, "" if row.titles else "untitled"]
-        self.folder = FOLDER / re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))[:200]
+        name = re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        self.folder = FOLDER / (name if len(name) <= 200 else f"{name[:190]}-{digest}")  # file systems allow 255 bytes
         self.text_path = f"{self.folder}/wiki.txt"
         self.pairs_path, self.asked_path = f"{self.folder}/trained_on.tsv", f"{self.folder}/asked.tsv"
         self.pretrained = OutputFiles(f"{self.folder}/pretrain.params")
@@ -365,7 +368,8 @@ class Measurement:
 
     def measured(self) -> dict:
         """What else a record says of the model."""
-        percents = masked_answers(self.recipe, self.folder) if self.recipe.entity_mask_prob else {}
+        knows_pairs = self.recipe.pretrains_on_pairs and self.recipe.entity_mask_prob
+        percents = masked_answers(self.recipe, self.folder) if knows_pairs else {}
         for name, params_path, questions_path in (
             ("pretrained", self.pretrained.path, self.asked_path),
             ("trained_on", f"{self.folder}/finetune.params", self.pairs_path),

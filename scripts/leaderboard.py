@@ -112,9 +112,10 @@ def settings(records: list[Record]) -> str:
     changes = {name: setting for name, setting in records[0]["changed"].items() if name != "pretrain_epochs"}
     names = ("finetune_lr", "finetune_epochs", "finetune_batch_size")
     words = []
-    if all(changes.get(name) == getattr(RECIPES["course"], name) for name in names):
+    alone = not (records[0]["settings"] or {}).get("finetune_qa_per_document")  # on pairs alone
+    if alone and all(changes.get(name) == getattr(RECIPES["course"], name) for name in names):
         words = ["the course's finetuning"]
-        names = (*names, "finetune_qa_per_document")  # which earlier records lack: there was only 0
+        names = (*names, "finetune_qa_per_document")
         changes = {name: setting for name, setting in changes.items() if name not in names}
     words += [
         f"`{name}={setting:g}`" if isinstance(setting, float) else f"`{name}={setting}`"
@@ -158,7 +159,8 @@ def one_change(record: Record) -> bool:
     """Whether this is a row of the ablation: of the small world, or of all the text read 30 times."""
     if record["corpus"] == "course-600":  # at f0d6851, only what 67dd505 does not have
         return record["commit"] == "67dd505" or (record["commit"] == "f0d6851" and record["changed"] != {})
-    return record["changed"].get("pretrain_epochs") == 30 and "pretrain_warmup_tokens" not in record["changed"]
+    changed, old = record["changed"], "loss_on_span" not in record["settings"]
+    return old and changed.get("pretrain_epochs") == 30 and "pretrain_warmup_tokens" not in changed
 
 
 def rereadings(records: list[Record]) -> str:
@@ -243,7 +245,8 @@ TABLES = {
         "runs",
         where=lambda r: (
             stands(r)
-            and not is_of_today(r)  # the recipe that read the text 60 times
+            and r["recipe"] == "fast"
+            and r["settings"]["pretrain_epochs"] == 60
             and r["experiment"] in ("speedrun", "run")
             and r["curve"] is not None
         ),
@@ -318,7 +321,10 @@ TABLES = {
     "rereading": Table(
         "ablations",
         where=lambda r: (
-            r["commit"] == "e009054" and r["corpus"] == "course-training" and r["settings"]["pretrain_epochs"] < 60
+            r["commit"] == "e009054"
+            and r["corpus"] == "course-training"
+            and r["settings"]["pretrain_epochs"] < 60
+            and r["status"] == "ok"
         ),
         row=id,  # one for each record
         columns={
@@ -326,7 +332,7 @@ TABLES = {
             "attention": value("variant"),
             "readings in pretraining": value("settings", "pretrain_epochs"),
             "in finetuning": rereadings,
-            "pairs per document": value("settings", "finetune_qa_per_document", digits=0),
+            "pairs per document": lambda records: f"{records[0]['settings']['finetune_qa_per_document']:g}",
             "rate": lambda records: f"{records[0]['settings']['finetune_lr']:g}",
             "right": percent,
             "seconds": value("seconds", "total"),

@@ -28,7 +28,6 @@ from matplotlib.ticker import LogLocator
 
 from cli import Parser, UserError, exit_on_user_error
 from files import atomic_write
-from leaderboard import is_of_today
 from records import Record, read_records
 from report import bin_of
 
@@ -106,13 +105,15 @@ def knowledge() -> plt.Figure:
 
 
 def exposures() -> plt.Figure:
-    """Accuracy over epochs on the course's text, one curve per recipe and variant."""
+    """Accuracy over epochs on the course's text: the latest curve of each recipe and variant."""
     figure, axis = plt.subplots(figsize=(6, 3.5))
+    latest = {}
     for record in measured("runs", "exposures"):
-        if record["corpus"] == "course" and record["curve"] and not record["changed"] and is_of_today(record):
-            name = f"{record['recipe']}, {record['variant']}"
-            axis.plot(*zip(*record["curve"], strict=True), marker=".", label=name)
-    axis.set(xscale="log", xlabel="times each line was read", ylabel="right, of people never finetuned on (%)")
+        if record["corpus"] == "course" and record["curve"] and not record["changed"]:
+            latest[f"{record['recipe']}, {record['variant']}"] = record["curve"]
+    for name, curve in latest.items():
+        axis.plot(*zip(*curve, strict=True), marker=".", label=name)
+    axis.set(xscale="log", xlabel="times each line was read in pretraining", ylabel="right (%)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(lambda epoch, _: f"{epoch:.0f}")
     axis.minorticks_off()

@@ -305,15 +305,17 @@ COMPARED = {
 def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
     """Why the run of `record` cannot resume the run of `kept`, and which option to give; None if it can."""
     settings, kept_settings = ({**r, **r["recipe"], "recipe": r["recipe"]["name"]} for r in (record, kept))
+    without_effect = {"pretrain": ("finetune_", "scratch_"), "finetune": "pretrain_"}[kept["function"]]
     for name, option in COMPARED.items():
-        if settings[name] != kept_settings[name]:
+        if settings[name] != kept_settings[name] and not name.startswith(without_effect):
             value = kept_settings[name]
             if value is None:
                 return f"it ran without {option.split()[0]}; leave it out"
             return f"it ran with {option.format(shlex.quote(str(value)))}; give that"
-    for name in sorted(set(record["recipe"]) & set(kept["recipe"])):
-        if record["recipe"][name] != kept["recipe"][name]:
-            return f"its recipe has {name}={kept['recipe'][name]}; set that in src/recipe.py"
+    for name in sorted(record["recipe"]):
+        value = kept["recipe"].get(name, 0)  # a setting that its version did not have
+        if record["recipe"][name] != value and not name.startswith(without_effect):
+            return f"its recipe has {name}={value}; set that in src/recipe.py"
     for name, path in (("text", "pretrain_corpus_path"), ("pairs", "finetune_corpus_path")):
         if record[name] != kept[name]:
             return f"{record[path]} differs from {kept[path]} as it was when the run began; give the same content"

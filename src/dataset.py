@@ -232,6 +232,7 @@ class MixedDataset(Dataset):
 
     def __init__(self, documents: BatchDataset, names: NameDataset, qa_per_document: float) -> None:
         self.documents, self.names, self.qa_per_document = documents, names, qa_per_document
+        self.mean_rows = len(documents) * (1 + qa_per_document)  # of an epoch, questions included
 
     def __len__(self) -> int:
         return len(self.documents)

@@ -191,12 +191,13 @@ class Engine:
         if self.world_size > 1:
             self.parallel = data_parallel(self.parallel)
         self.replicas: list[nn.Module] = []  # one per extra thread of a CPU
+        # a dataset with most_rows() adds rows of its own
+        most_rows = getattr(train_dataset, "most_rows", lambda rows: rows)
         if self.device.type == "cpu":
-            self.divide_among_threads(config.batch_size, config.micro_batch_rows, makes_batches(train_dataset))
+            rows = most_rows(config.batch_size)
+            self.divide_among_threads(rows, config.micro_batch_rows, makes_batches(train_dataset))
         else:
-            rows = math.ceil(min(config.batch_size, len(train_dataset)) / self.world_size)
-            if hasattr(train_dataset, "most_rows"):  # it adds rows of its own
-                rows = train_dataset.most_rows(rows)
+            rows = most_rows(math.ceil(min(config.batch_size, len(train_dataset)) / self.world_size))
             self.micro_batch_rows = min(config.micro_batch_rows or rows, rows)
 
     def divide_among_threads(self, batch_size: int, rows: int, padded: bool) -> None:

@@ -173,7 +173,7 @@ def guess_subjects(documents: Sequence[Document], names: set[str], places: set[s
         likeliest = (1.0, "")  # a subject has to be more likely than not
         for start, end in document.entities if not document.subject else ():
             end -= 2 * document.text[start:end].endswith(("'s", "’s"))
-            if document.text[start:end] not in places:
+            if document.text[start:end] not in places and not document.text[start:end].isdecimal():
                 ratios = [odds.get(feature, prior) / prior for feature in features(document.text, start, end)]
                 likeliest = max(likeliest, (prior * math.prod(ratios), document.text[start:end]))
         if likeliest[1]:
@@ -230,16 +230,17 @@ def common_words(texts: Sequence[str]) -> set[str]:
 def entity_pattern(places: set[str]) -> re.Pattern[str]:
     """Finds the words of a text, and as group 1 these places: "Rio de Janeiro", or the "Paris" of "Paris-born".
 
-    If years are among the places, so are all other numbers of four digits. Words are also "Saint-Denis", "St. Joseph"
-    and the "Leiden" of "Leiden-born". In scripts without spaces, places are found wherever they occur, and every other
-    character is a word.
+    If most places are numbers, such as years, all numbers with as many digits are places. Words are also "Saint-Denis",
+    "St. Joseph" and the "Leiden" of "Leiden-born". In scripts without spaces, places are found wherever they occur, and
+    every other character is a word.
     """
     rests: dict[str, list[str]] = {}  # by the first two characters, so that no word is compared with all places
     for place in sorted(places, key=len, reverse=True):
         rests.setdefault(place[:2], []).append(re.escape(place[2:]))
     known = [rf"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items()]
-    numbers = [rf"\d{{{digits}}}" for digits in sorted({len(place) for place in places if place.isdecimal()})]
-    place = "|".join([*known, *numbers]) or "(?!)"
+    numbers = [place for place in places if place.isdecimal()]
+    digits = sorted(set(map(len, numbers))) if 2 * len(numbers) > len(places) else []
+    place = "|".join([*known, *(rf"\d{{{n}}}" for n in digits)]) or "(?!)"
     if not any(re.search(UNSPACED_LETTER, place) for place in places):
         return re.compile(rf"(?<!\w)({place})(?!\w)|(?:St\. )?\w+(?:(?!-born\b)['’-]\w*)*")
     bounded = rf"(?<!{SPACED_LETTER})(?:{place})(?!{SPACED_LETTER})"  # in either script
@@ -334,7 +335,7 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
             read = start
             entity = document.text[start:end]
             yield [("entity", entity), ("after", *words), ("places before", min(places_before, 2))]
-            places_before += entity in places
+            places_before += entity in places or entity.isdecimal()
 
     examples: dict[bool, list[list[Feature]]] = {True: [], False: []}  # by whether the entity is the answer
     for document in documents:

@@ -1,4 +1,4 @@
-"""How pretraining reads documents for their facts: salient span masking, and fact by fact."""
+"""How fast and open read documents for their facts: salient span masking, and fact by fact."""
 
 from collections.abc import Sequence
 from itertools import accumulate

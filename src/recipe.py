@@ -42,6 +42,7 @@ class Recipe:
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
     loss_on_span: bool  # only masked spans, and the marks that end them, are targets; else all characters
+    # where the pairs are known (in pretraining, or with reads_facts only in finetuning that reads the text):
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
     context_chars: int  # at most this many characters are read before such an entity or fact, and after it
     question_prefix_prob: float  # probability that it is read after the question about its document's subject
@@ -146,6 +147,7 @@ HIGHEST = {"dropout": 0.99, "entity_mask_prob": 1, "question_prefix_prob": 1}
 def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
     """The recipe with NAME=VALUE settings changed. Raises UserError."""
     kinds = {field.name: field.type for field in fields(Recipe) if field.name != "name"}
+    changes = {}
     for setting in settings:
         name, _, text = setting.partition("=")
         try:
@@ -158,8 +160,8 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
             raise UserError(f"{setting}: must be 0 or more")
         if value > HIGHEST.get(name, math.inf):
             raise UserError(f"{setting}: must be at most {HIGHEST[name]}")
-        recipe = replace(recipe, **{name: value})
-    return recipe
+        changes[name] = value
+    return replace(recipe, **changes)
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class Run:
 
     @property
     def rereads_text(self) -> bool:
-        """Whether this finetuning reads the text along with the pairs. What was never pretrained reads pairs alone."""
+        """Whether this finetuning reads the text along with the pairs. From scratch, it reads the pairs alone."""
         return self.reading_params_path is not None and self.recipe.finetune_qa_per_document > 0
 
     @property

@@ -22,7 +22,7 @@ from recipe import RECIPES, VARIANTS, Run
 
 FUNCTIONS = {
     "pretrain": "read the text with spans masked out, and write the parameters",
-    "finetune": "train on question<TAB>place pairs, from pretrained parameters or from scratch",
+    "finetune": "train on question<TAB>place pairs; the recipes fast and open also read the text again",
     "evaluate": "answer the questions of a file, and count the right answers",
     "ask": "ask about people by name, and show what the model and the text say",
 }
@@ -132,9 +132,7 @@ def parser_of(function: str) -> Parser:
     """The parser of one function. It takes every option, and its help shows those that apply."""
     parser = Parser(FUNCTIONS[function], prog=f"run.py {function}")
     parser.add_argument("variant", choices=VARIANTS, help="which model")
-    parser.add_argument(
-        "pretrain_corpus_path", help="the pretraining text, one document per line; it defines the vocabulary"
-    )
+    parser.add_argument("pretrain_corpus_path", help="the text, one document per line; it defines the vocabulary")
     if function == "ask":
         parser.add_argument(
             "names",

@@ -190,18 +190,17 @@ def pretrain(run: Run, inputs: Inputs) -> None:
         )
     elif recipe.pretrains_on_pairs:
         dataset = text_and_pairs(world, recipe, recipe.qa_per_document)
-    rows = len(documents) * (1 + recipe.qa_per_document)
     config = TrainerConfig(
         batch_size=recipe.pretrain_batch_size,
         learning_rate=recipe.pretrain_lr,
         muon_lr=recipe.muon_lr,
         warmup_tokens=recipe.pretrain_warmup_tokens,
     )
-    train(run, inputs, world, dataset, rows, config)
+    train(run, inputs, world, dataset, config)
 
 
 def text_and_pairs(world: World, recipe: Recipe, qa_per_document: float) -> MixedDataset:
-    """The documents as a recipe reads them that knows the pairs, with the pairs mixed in."""
+    """The documents with entities masked after the question about their subject, and pairs among them."""
     spans = salient_spans(world.documents, world.pairs.data, world.template, recipe)
     return MixedDataset(spans, world.pairs, qa_per_document)
 
@@ -209,7 +208,7 @@ def text_and_pairs(world: World, recipe: Recipe, qa_per_document: float) -> Mixe
 def salient_spans(
     documents: CharCorruptionDataset, pairs: list[tuple[str, str]], template: QuestionTemplate, recipe: Recipe
 ) -> SalientSpanDataset:
-    """The documents as a recipe reads them that knows the pairs."""
+    """The documents with entities masked after the question, as far as the recipe has it so."""
     return SalientSpanDataset(
         documents,
         pairs,
@@ -235,14 +234,13 @@ def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) ->
 def finetune(run: Run, inputs: Inputs) -> None:
     """Finetunes on the pairs, in some recipes along with the text, and writes the parameters."""
     world = build(run, inputs)
-    recipe, dataset, rows = run.recipe, world.pairs, len(world.pairs)
+    recipe, dataset = run.recipe, world.pairs
     if run.rereads_text:
         print_summary(run, inputs, world.documents)
         world.documents.loss_on_span = recipe.loss_on_span
         dataset = text_and_pairs(world, recipe, recipe.finetune_qa_per_document)
-        rows = len(dataset) * (1 + recipe.finetune_qa_per_document)
     config = TrainerConfig(batch_size=recipe.finetune_batch_size, learning_rate=recipe.finetune_lr)
-    train(run, inputs, world, dataset, rows, config)
+    train(run, inputs, world, dataset, config)
 
 
 def end_of_decay(run: Run, world: World, rows: float, warmup_tokens: int) -> int:
@@ -256,8 +254,9 @@ def end_of_decay(run: Run, world: World, rows: float, warmup_tokens: int) -> int
     return cosine_epochs * len(world.documents) * BLOCK_SIZE
 
 
-def make_trainer(run: Run, world: World, dataset: Dataset, rows: float, config: TrainerConfig) -> Trainer:
-    """The trainer of a run that reads `rows` rows per epoch on average. Raises UserError."""
+def make_trainer(run: Run, world: World, dataset: Dataset, config: TrainerConfig) -> Trainer:
+    """The trainer of a run. Raises UserError."""
+    rows = getattr(dataset, "mean_rows", len(dataset))  # of an epoch
     config = replace(
         config,
         max_epochs=run.epochs,
@@ -278,9 +277,9 @@ def make_trainer(run: Run, world: World, dataset: Dataset, rows: float, config: 
     return trainer
 
 
-def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, rows: float, config: TrainerConfig) -> None:
+def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, config: TrainerConfig) -> None:
     """Trains, logs to TensorBoard, keeps the state, and writes the parameters with their record."""
-    trainer = make_trainer(run, world, dataset, rows, config)
+    trainer = make_trainer(run, world, dataset, config)
     files = OutputFiles(run.writing_params_path)
     record = record_of(run, inputs, world.documents, world.model.config, trainer.world_size)
     resume_command = record["command"] if run.resume else f"{record['command']} --resume"

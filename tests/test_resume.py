@@ -260,13 +260,26 @@ def test_resume_compares_all_that_decides_the_outcome(world):
     kept = record()
     for name in kept.keys() - MAY_DIFFER:  # a new setting is compared, or is named above
         assert difference(kept | {name: "another"}, kept), name
-    for name, value in kept["recipe"].items():
-        if name != "name":
-            reason = difference(kept | {"recipe": kept["recipe"] | {name: "another"}}, kept)
-            assert str(value) in reason and "sha" not in reason
+    for function, without_effect in [("pretrain", ("finetune_", "scratch_")), ("finetune", "pretrain_")]:
+        of_function = kept | {"function": function}
+        for name, value in kept["recipe"].items():
+            reason = difference(of_function | {"recipe": kept["recipe"] | {name: "another"}}, of_function)
+            if name.startswith(without_effect):
+                assert reason is None
+            else:
+                assert str(value) in reason and "sha" not in reason
     assert difference(record(processes=2), kept) == "it ran with 1 processes (torchrun --nproc_per_node); give that"
     Path("wiki.txt").write_text(WIKI + "More.\n", encoding="utf-8")
     assert "wiki.txt as it was when the run began; give the same content" in difference(record(), kept)
+
+
+def test_state_of_a_version_that_lacked_a_setting_had_it_off(world):
+    now = record("--recipe fast --finetune_corpus_path pairs.tsv") | {"function": "finetune"}
+    earlier = {name: value for name, value in now["recipe"].items() if name != "finetune_qa_per_document"}
+    advice = "its recipe has finetune_qa_per_document=0; set that in src/recipe.py"
+    assert difference(now, now | {"recipe": earlier}) == advice
+    off = now["recipe"] | {"finetune_qa_per_document": 0.0}
+    assert difference(now | {"recipe": off}, now | {"recipe": earlier}) is None
 
 
 @pytest.mark.parametrize(

@@ -283,12 +283,12 @@ def test_input_that_is_no_report_is_refused(monkeypatch, given):
         pictures.knowledge()
 
 
-def test_picture_of_exposures_has_a_curve_for_each_run(monkeypatch):
+def test_picture_of_exposures_has_the_latest_curve_of_each_recipe_and_variant(monkeypatch):
     curves = {"fast": [[3, 1.25], [6, 40.0]], "course": [[33, 0.0]]}
     common = {"variant": "rope", "corpus": "course", "changed": {}}
     records = [common | {"recipe": n, "curve": c, "settings": asdict(RECIPES[n])} for n, c in curves.items()]
-    others = [records[0] | {"corpus": "embedded"}, records[0] | {"settings": {"pretrain_epochs": 60}}]
-    monkeypatch.setattr(pictures, "measured", lambda file, experiment: [*records, *others])
+    earlier, elsewhere = records[0] | {"curve": [[3, 0.5]]}, records[0] | {"corpus": "embedded"}
+    monkeypatch.setattr(pictures, "measured", lambda file, experiment: [earlier, *records, elsewhere])
     (axis,) = pictures.exposures().axes
     drawn = {line.get_label(): [list(point) for point in line.get_xydata()] for line in axis.lines}
     assert drawn == {f"{name}, rope": curve for name, curve in curves.items()}
