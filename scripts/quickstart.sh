@@ -30,7 +30,7 @@ WITHOUT=$SECONDS
 
 echo "== with pretraining: reading the lines first, by the fast recipe"
 SECONDS=0
-$RUN pretrain $COMMON $PAIRS --recipe fast --pretrain_epochs 20 \
+$RUN pretrain $COMMON $PAIRS --recipe fast \
     --writing_params_path quickstart/$VARIANT.pretrain.params
 $RUN finetune $COMMON $PAIRS --recipe fast --reading_params_path quickstart/$VARIANT.pretrain.params \
     --writing_params_path quickstart/$VARIANT.finetune.params

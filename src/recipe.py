@@ -102,7 +102,7 @@ COURSE = Recipe(
 FAST = replace(
     COURSE,
     name="fast",
-    pretrain_epochs=16,
+    pretrain_epochs=20,
     pretrain_batch_size=64,
     pretrain_lr=3e-3,
     muon_lr=0.02,
