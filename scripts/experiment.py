@@ -222,6 +222,12 @@ def masked_answers(recipe: Recipe, folder: Path) -> dict[str, float]:
     }
 
 
+def folder_name(words: list[str]) -> str:
+    """The words as the name of a folder; a long name, which file systems refuse, is cut and ends in a hash of all."""
+    name = re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))
+    return name if len(name) <= 200 else f"{name[:190]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 class Measurement:
     """One row in a folder of its own: pretrained once, then finetuned and asked for each relation."""
 
@@ -240,9 +246,7 @@ class Measurement:
         words += [row.settings, *arguments.settings]
         words += [f"{row.people}x{row.lines}", *row.relations] if row.people else []
         words += [row.question, "" if row.titles else "untitled"]
-        name = re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        self.folder = FOLDER / (name if len(name) <= 200 else f"{name[:190]}-{digest}")  # file systems allow 255 bytes
+        self.folder = FOLDER / folder_name(words)
         self.text_path = f"{self.folder}/wiki.txt"
         self.pairs_path, self.asked_path = f"{self.folder}/trained_on.tsv", f"{self.folder}/asked.tsv"
         self.pretrained = OutputFiles(f"{self.folder}/pretrain.params")

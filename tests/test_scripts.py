@@ -71,6 +71,14 @@ def test_setting_out_of_range_is_refused(setting, problem):
 def test_recipe_that_reads_facts_cannot_pretrain_on_pairs():
     with pytest.raises(UserError, match=r"^qa_per_document: .* set it to 0$"):
         with_settings(RECIPES["open"], ["qa_per_document=0.1"])
+    settings = ["reads_facts=True", "qa_per_document=0"]
+    assert with_settings(RECIPES["fast"], settings) == with_settings(RECIPES["fast"], settings[::-1])
+
+
+def test_long_folder_names_differ_in_their_hash():
+    assert experiment.folder_name(["run", "", "muon_lr=0 dropout=0.1", "4x2"]) == "run,muon_lr=0,dropout=0.1,4x2"
+    first, second = (experiment.folder_name(["finetune_lr=6e-4"] * 20 + [seed]) for seed in ("1", "2"))
+    assert first != second and first[:190] == second[:190] and len(first) == len(second) < 255
 
 
 @pytest.mark.parametrize(
