@@ -1,4 +1,4 @@
-"""How fast and open read documents for their facts: salient span masking, and fact by fact."""
+"""How fast and open read documents: by salient span masking, also in the finetuning of both, or fact by fact."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -111,7 +111,7 @@ class FactDataset(BatchDataset):
     the titles lose their full stop. Facts that are read in several forms are easier to ask for in a new form.
 
     Spans are names (runs of capitalised words), numbers, dates and, with a word_weight above 0, runs of rare words;
-    word_weight is how likely one of these is to be read next, compared with a name: entities.find_facts(). In a
+    word_weight is how likely a run of rare words is to be read next, compared with a name: entities.find_facts(). In a
     document without a title, the beginning up to the end of the first name takes its place. A document without spans,
     or whose first span does not fit, is read by span corruption.
     """

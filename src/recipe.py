@@ -42,7 +42,8 @@ class Recipe:
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
     loss_on_span: bool  # only masked spans, and the marks that end them, are targets; else all characters
-    # where the pairs are known (in pretraining, or with reads_facts only in finetuning that reads the text):
+    # how text is read where the pairs are known: in pretraining, unless reads_facts is set, and in finetuning that reads
+    # the text
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
     context_chars: int  # at most this many characters are read before such an entity or fact, and after it
     question_prefix_prob: float  # probability that it is read after the question about its document's subject
@@ -65,7 +66,7 @@ class Recipe:
 
     @property
     def pretrains_on_pairs(self) -> bool:
-        """Whether pretraining needs the finetuning pairs: to mix them in, or for the wording of a question."""
+        """Whether pretraining needs the pairs: to mix them in, or for the question's wording and likely answers."""
         return not self.reads_facts and (self.qa_per_document > 0 or self.entity_mask_prob > 0)
 
 

@@ -200,7 +200,7 @@ def pretrain(run: Run, inputs: Inputs) -> None:
 
 
 def text_and_pairs(world: World, recipe: Recipe, qa_per_document: float) -> MixedDataset:
-    """The documents with entities masked after the question about their subject, and pairs among them."""
+    """The documents as salient_spans() reads them, with pairs mixed in."""
     spans = salient_spans(world.documents, world.pairs.data, world.template, recipe)
     return MixedDataset(spans, world.pairs, qa_per_document)
 
@@ -208,7 +208,7 @@ def text_and_pairs(world: World, recipe: Recipe, qa_per_document: float) -> Mixe
 def salient_spans(
     documents: CharCorruptionDataset, pairs: list[tuple[str, str]], template: QuestionTemplate, recipe: Recipe
 ) -> SalientSpanDataset:
-    """The documents with entities masked after the question, as far as the recipe has it so."""
+    """The documents with masked entities, and with the question in front of them if the recipe says so."""
     return SalientSpanDataset(
         documents,
         pairs,
@@ -247,7 +247,7 @@ def end_of_decay(run: Run, world: World, rows: float, warmup_tokens: int) -> int
     """The final_tokens of a run: where the cosine of its learning rate is lowest."""
     if run.recipe.decay_to_end_of_run:
         return final_tokens_of(run.epochs * rows * (BLOCK_SIZE - 1), warmup_tokens)
-    # as the course counts: block_size tokens for each document of the text, though x has one fewer, in finetuning, too
+    # the course counts block_size tokens per document of the text, in finetuning, too, though a row of x has one fewer
     cosine_epochs = 200  # far more tokens than finetuning reads, so its rate hardly falls
     if run.function == "pretrain":
         cosine_epochs = run.recipe.pretrain_cosine_epochs or run.epochs
