@@ -42,8 +42,7 @@ class Recipe:
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
     loss_on_span: bool  # only masked spans, and the marks that end them, are targets; else all characters
-    # how text is read where the pairs are known: in pretraining, unless reads_facts is set, and in finetuning that reads
-    # the text
+    # how the text is read where the pairs are known: in pretraining, unless reads_facts is set, and in finetuning
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
     context_chars: int  # at most this many characters are read before such an entity or fact, and after it
     question_prefix_prob: float  # probability that it is read after the question about its document's subject
