@@ -18,7 +18,11 @@ from records import RUN, TIMING, append_record, problem_with, read_records, sha2
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "results").glob("*.jsonl"))
-SETTINGS = {"pretrain_epochs": RECIPES["fast"].pretrain_epochs, "muon_lr": 0.0}
+SETTINGS = {
+    "pretrain_epochs": RECIPES["fast"].pretrain_epochs,
+    "finetune_epochs": RECIPES["fast"].finetune_epochs,
+    "muon_lr": 0.0,
+}
 
 
 def a_run(**values):
