@@ -166,6 +166,7 @@ def build(run: Run, inputs: Inputs) -> World:
     record = {}
     if run.reading_params_path is not None:
         record = load_params(model, run.reading_params_path, run.pretrain_corpus_path, documents)
+    documents.loss_on_span = run.recipe.loss_on_span  # not sooner: params are settled by the loss on all characters
     template = QuestionTemplate.parse(run.question or record.get("question") or wording_of_pairs(inputs))
     for line, (question, _) in enumerate(inputs.questions or [], 1):
         reason = unanswerable(documents, question)
@@ -179,7 +180,6 @@ def pretrain(run: Run, inputs: Inputs) -> None:
     world = build(run, inputs)
     recipe, documents = run.recipe, world.documents
     print_summary(run, inputs, documents)
-    documents.loss_on_span = recipe.loss_on_span  # not sooner: build() settles params by the loss on all characters
     dataset = documents
     if recipe.reads_facts:
         dataset = FactDataset(
@@ -237,7 +237,6 @@ def finetune(run: Run, inputs: Inputs) -> None:
     recipe, dataset = run.recipe, world.pairs
     if run.rereads_text:
         print_summary(run, inputs, world.documents)
-        world.documents.loss_on_span = recipe.loss_on_span
         dataset = text_and_pairs(world, recipe, recipe.finetune_qa_per_document)
     config = TrainerConfig(batch_size=recipe.finetune_batch_size, learning_rate=recipe.finetune_lr)
     train(run, inputs, world, dataset, config)

@@ -155,7 +155,6 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
 
 @pytest.mark.parametrize("function", ["pretrain", "finetune"])
 def test_params_are_settled_by_the_loss_on_all_characters(world, trainers, monkeypatch, function):
-    import steps
     from checkpoint import load_params, save_params
 
     def spy(model, path, corpus_path, documents):
