@@ -173,7 +173,7 @@ def guess_subjects(documents: Sequence[Document], names: set[str], places: set[s
         likeliest = (1.0, "")  # a subject has to be more likely than not
         for start, end in document.entities if not document.subject else ():
             end -= 2 * document.text[start:end].endswith(("'s", "’s"))
-            if document.text[start:end] not in places and not document.text[start:end].isdecimal():
+            if not is_place(document.text[start:end], places):
                 ratios = [odds.get(feature, prior) / prior for feature in features(document.text, start, end)]
                 likeliest = max(likeliest, (prior * math.prod(ratios), document.text[start:end]))
         if likeliest[1]:
@@ -246,6 +246,11 @@ def entity_pattern(places: set[str]) -> re.Pattern[str]:
     bounded = rf"(?<!{SPACED_LETTER})(?:{place})(?!{SPACED_LETTER})"  # in either script
     word = rf"{SPACED_LETTER}+(?:(?!-born\b)['’-]{SPACED_LETTER}*)*"
     return re.compile(rf"({bounded})|(?:St\. )?{word}|{UNSPACED_LETTER}")
+
+
+def is_place(entity: str, places: set[str]) -> bool:
+    """Whether an entity is a place: one of `places`, or a number, since entity_pattern() finds these only as places."""
+    return entity in places or entity.isdecimal()
 
 
 def find_entities(
@@ -335,7 +340,7 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
             read = start
             entity = document.text[start:end]
             yield [("entity", entity), ("after", *words), ("places before", min(places_before, 2))]
-            places_before += entity in places or entity.isdecimal()
+            places_before += is_place(entity, places)
 
     examples: dict[bool, list[list[Feature]]] = {True: [], False: []}  # by whether the entity is the answer
     for document in documents:

@@ -7,6 +7,7 @@ from entities import (
     Subjects,
     entity_pattern,
     find_entities,
+    is_place,
     read_documents,
     subject_of,
     summarise,
@@ -87,6 +88,10 @@ def test_numbers_are_entities_if_most_answers_are_numbers_with_as_many_digits():
     for places, names in [({"1903"}, years), ({"1903", "1904", "384 BC"}, years), ({"Hull", "1903"}, no_years)]:
         spans = find_entities(document, 5, entity_pattern(places), {"born"})
         assert [document[start:end] for start, end in spans] == names
+
+
+def test_numbers_among_the_entities_are_places():
+    assert is_place("1815", {"1903"}) and is_place("Hull", {"Hull"}) and not is_place("Hull", {"1903"})
 
 
 def test_answer_odds_do_not_distinguish_years():
