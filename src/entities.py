@@ -14,9 +14,11 @@ words_in = re.compile(r"\w+").findall  # in Chinese, a whole sentence
 WITHIN_WORD = re.compile(rf"{SPACED_LETTER}-?{SPACED_LETTER}")  # as in "nn" or "n-M", but not in "n's"
 TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")  # a word or mark, with the space before it
 WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")  # in Chinese, one character
+CLAUSE = re.compile(rf"{SPACED_LETTER}+(?:[ '’-]{SPACED_LETTER}+)*")  # words without a comma or stop between them
 split_words = WORD.findall
 tokens_in = re.compile(r"\w+|[^\w ]").findall  # words and marks, without spaces
 COMMON = 10  # a word is rare if fewer than one text in this many contains it
+MOST_WORDS = 4  # of a phrase
 SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
 Feature = tuple[str | int, ...]  # of an entity in a document: the kind of the feature, and its value
 
@@ -30,6 +32,11 @@ class Document:
     subject: str  # "Ada Lovelace", from the title or the names that are asked about; "" if unknown
     entities: tuple[tuple[int, int], ...]  # where each begins and ends
     weights: tuple[float, ...]  # of the entities: how often each is masked, in proportion
+
+    @property
+    def relevance(self) -> float:
+        """How often the document is read after the question, rather than after its title: in [0, 1]."""
+        return min(1.0, sum(self.weights))
 
 
 def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] = ()) -> list[Document]:
@@ -45,14 +52,35 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
         title, subject = subjects.of(text)
         entities = find_entities(text, title, pattern, common, subject)
         documents.append(Document(text, title, subject, entities, (1.0,) * len(entities)))
-    if not subjects.untitled:
-        return documents
-    guesses = guess_subjects(documents, subjects.names, places)
+    guesses = guess_subjects(documents, subjects.names, places) if subjects.untitled else {}
     for i, guess in guesses.items():
         text = documents[i].text
         entities = find_entities(text, 0, pattern, common, guess)
         documents[i] = Document(text, 0, guess, entities, (1.0,) * len(entities))
-    return documents
+    in_lower_case = 2 * sum(place[:1].islower() for place in places) > len(places)
+    return with_phrases(documents, places) if in_lower_case else documents
+
+
+def with_phrases(documents: Sequence[Document], places: set[str]) -> list[Document]:
+    """The documents, with phrases such as "playwright and poet" among their entities.
+
+    A phrase is up to MOST_WORDS words without a comma or full stop between them. Its first and last word are rare, or
+    are the first or last word of one of the `places`.
+    """
+    ends = rare_words([document.text for document in documents])
+    for words in map(split_words, places):
+        ends |= {*words[:1], *words[-1:]}
+    found = []
+    for document in documents:
+        phrases = set(document.entities)
+        for clause in CLAUSE.finditer(document.text, document.title_length):
+            words = list(WORD.finditer(document.text, *clause.span()))
+            for i, first in enumerate(words):
+                lasts = words[i : i + MOST_WORDS] if first[0] in ends else ()
+                phrases |= {(first.start(), last.end()) for last in lasts if last[0] in ends}
+        entities = tuple(sorted(phrases))
+        found.append(replace(document, entities=entities, weights=(1.0,) * len(entities)))
+    return found
 
 
 class Subjects:
@@ -258,14 +286,16 @@ def find_entities(
 ) -> tuple[tuple[int, int], ...]:
     """Where the entities after a title of that length begin and end.
 
-    They are the places of the entity_pattern(), and runs of capitalised words. A common word at the beginning of a
-    sentence is not part of an entity, and an entity that only repeats words of the title or the subject is left out.
+    They are the places of the entity_pattern(), and runs of capitalised words. Two that are joined by a hyphen are one:
+    "American-British". A common word at the beginning of a sentence is not part of an entity, and an entity that only
+    repeats words of the title or the subject is left out.
     """
     entities: list[tuple[int, int]] = []
     in_run = False  # whether a capitalised word extends the last entity
     for word in pattern.finditer(text, title):
         if word[1] or (word[0][0].isupper() and not (word[0].lower() in common and begins_sentence(word, title))):
-            if in_run and not word[1] and text[entities[-1][1] : word.start()] == " ":
+            gap = text[entities[-1][1] : word.start()] if entities else ""
+            if gap == "-" or (in_run and not word[1] and gap == " "):
                 entities[-1] = entities[-1][0], word.end()
             else:
                 entities.append(word.span())
@@ -327,10 +357,13 @@ def begins_sentence(word: re.Match[str], title: int) -> bool:
 def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str], places: set[str]) -> list[Document]:
     """The documents, each entity weighted by the odds that it is what a question asks for, up to a constant factor.
 
-    Naive Bayes with three features: the entity itself ("January" never is an answer), the two words before it ("born
-    in" often precede one; all years count as equal), and how many of the `places` come before it in the document
-    (people are born before they die). Counted in the documents about the names of `answers` that hold the answer: the
-    learned answer extraction of Lewis et al. 2021 (PAQ).
+    Naive Bayes with five features: the last word of the entity ("January" never is an answer), its number of words, the
+    two words before it ("born in" often precede an answer; all years count as equal), the word or mark after it, and
+    how many of the `places` come before it in the document (people are born before they die). Counted in the documents
+    about the names of `answers` that hold the answer: the learned answer extraction of Lewis et al. 2021 (PAQ).
+
+    The weights of a document add up to its relevance: the probability that it holds the answer, by these odds, divided
+    by that of the likeliest document about the same subject. So it is 1 if there is no other document about it.
     """
 
     def features(document: Document) -> Iterator[list[Feature]]:
@@ -339,23 +372,33 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
             words = [*words, *tokens_in(undated[read:start])][-2:]
             read = start
             entity = document.text[start:end]
-            yield [("entity", entity), ("after", *words), ("places before", min(places_before, 2))]
+            yield [
+                ("last", entity.split()[-1]),
+                ("words", min(4, len(split_words(entity)))),
+                ("after", *words),
+                ("before", *tokens_in(undated[end : end + 30])[:1]),
+                ("places before", min(places_before, 2)),
+            ]
             places_before += is_place(entity, places)
 
     examples: dict[bool, list[list[Feature]]] = {True: [], False: []}  # by whether the entity is the answer
     for document in documents:
         answer = answers.get(document.subject)
-        if any(document.text[start:end] == answer for start, end in document.entities):
-            for of_entity in features(document):
-                examples[("entity", answer) in of_entity].append(of_entity)
+        of_document = [document.text[start:end] for start, end in document.entities]
+        if answer in of_document:
+            for entity, of_entity in zip(of_document, features(document), strict=True):
+                examples[entity == answer].append(of_entity)
     odds = feature_odds(examples)
-
-    def weights(document: Document) -> tuple[float, ...]:
-        return tuple(
-            math.prod([odds.get(feature, odds[()]) for feature in of_entity]) for of_entity in features(document)
-        )
-
-    return [replace(document, weights=weights(document)) for document in documents]
+    weighted, likeliest = [], Counter()
+    for document in documents:
+        weights = [math.prod(odds.get(feature, odds[()]) for feature in of_entity) for of_entity in features(document)]
+        probabilities = tuple(weight / (1 + sum(weights)) for weight in weights)
+        weighted.append(replace(document, weights=probabilities))
+        likeliest[document.subject] = max(likeliest[document.subject], sum(probabilities))
+    return [
+        replace(document, weights=tuple(weight / likeliest[document.subject] for weight in document.weights))
+        for document in weighted
+    ]
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ class SalientSpanDataset(BatchDataset):
     at most context_chars after it. The head is the document's title, "Ada Lovelace. ", or, with probability
     question_prefix_prob, the question about its subject, "Where was Ada Lovelace born? ": each fact is learned under
     the phrasing used at test time. Where the title or the subject is missing, the head is empty. Entities are drawn
-    uniformly or, with weight_by_answer_odds, by how likely they are to be answers: entities.weigh_by_answer_odds().
-    Raises UserError if the text lacks characters of the question.
+    uniformly or, with weight_by_answer_odds, by how likely they are to be answers: entities.weigh_by_answer_odds(). In
+    that case, the question comes less often before a document that is less likely than others about its subject to hold
+    the answer. Raises UserError if the text lacks characters of the question.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class SalientSpanDataset(BatchDataset):
             annotated = weigh_by_answer_odds(annotated, answers, places)
 
         self._title_lengths = torch.tensor([document.title_length for document in annotated])
+        self._relevance = torch.tensor([document.relevance for document in annotated])
         self._entities = torch.tensor([span for document in annotated for span in document.entities] or [(0, 0)])
         self._has_entities = torch.tensor([len(document.entities) > 0 for document in annotated])
         # the entities of document i share the interval [i, i + 1) * SHARES in proportion to their weights:
@@ -76,7 +78,7 @@ class SalientSpanDataset(BatchDataset):
     def draw(self, indices: Tensor) -> Spans:
         """Draws what to read of each document `indices` (B,), and which span of it to mask."""
         kind, prefix, which, left, right = torch.rand(5, len(indices), device=indices.device)  # (B,) each
-        asks = prefix < self.question_prefix_prob
+        asks = prefix < self.question_prefix_prob * self._relevance[indices]
         document, title = self.documents._starts[indices], self._title_lengths[indices]
         head = torch.where(asks, self._question_starts[indices], document)
         head_length = torch.where(asks, self._question_lengths[indices], title)

@@ -46,7 +46,7 @@ class Recipe:
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
     context_chars: int  # at most this many characters are read before such an entity or fact, and after it
     question_prefix_prob: float  # probability that it is read after the question about its document's subject
-    weight_by_answer_odds: bool  # draw entities by the odds that they are answers; else uniformly
+    weight_by_answer_odds: bool  # draw entities, and lines to ask about, by the odds of answers; else uniformly
     reads_facts: bool  # pretraining reads each document fact by fact, as many as fit in a row, and uses no pairs
     prefix_words: int  # at most this many words from anywhere in the text begin a row of facts
     word_weight: float  # how often a run of rare words is read as a fact, compared with a name

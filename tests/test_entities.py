@@ -73,6 +73,7 @@ def test_document_is_not_about_the_beginning_of_its_title():
         ("Ada of Lagos. Born in Lagos .", []),
         # a common word at the beginning of a sentence is not part of an entity
         ("Ada. In Hull, In Leeds: From Bonn? Born in York. In", ["Hull", "In Leeds", "From Bonn", "York"]),
+        ("Ada. The Lagos-Maine line, Rio-born, by Anglo-Maine", ["The", "Lagos-Maine", "Rio", "Anglo-Maine"]),
         ("Ada. Hull-born Ann, from St. Joseph in South Africa", ["Hull", "Ann", "St. Joseph", "South Africa"]),
     ],
 )
@@ -95,9 +96,35 @@ def test_numbers_among_the_entities_are_places():
 
 
 def test_answer_odds_do_not_distinguish_years():
-    lines = ["Ada. born 1815 in Rome", "Bea. born 1907 in Bonn", "Cleo. born, it is said, in Bonn"]
-    _, as_ada, otherwise = weigh_by_answer_odds(read_documents(lines, {"Rome"}), {"Ada": "Rome"}, {"Rome"})
-    assert as_ada.weights[0] > otherwise.weights[0]
+    lines = ["Ada. born 1815 in Rome, once", "Bea. born 1907 in Bonn, they said in Oslo, too"]
+    _, bea = weigh_by_answer_odds(read_documents(lines, {"Rome"}), {"Ada": "Rome"}, {"Rome"})
+    bonn, oslo = bea.weights
+    assert bonn > 1.2 * oslo
+
+
+def test_line_without_the_answer_is_less_relevant_than_others_about_its_subject():
+    lines = ["Ada. met Eve. met Ida. was born in Rome.", "Bea. was born in Bonn.", "Bea. met Carl.", "Dan. met Carl."]
+    documents = read_documents(lines, {"Rome", "Oslo"})
+    ada, bea, met, dan = weigh_by_answer_odds(documents, {"Ada": "Rome"}, {"Rome", "Oslo"})
+    assert [ada.relevance, bea.relevance, dan.relevance] == pytest.approx([1, 1, 1])  # only Bea has another line
+    assert 0 < met.relevance < 0.5
+    assert all(document.relevance == 1 for document in documents)  # unweighted
+
+
+def test_phrases_are_entities_if_most_answers_are_in_lower_case():
+    lines = ["Ada. A poet and critic, born in Hull; the poet's aunt", "Bea. the Welsh film star", "Cy. the end"]
+    lines += ["Dan. and of the in a born " * 2] * 30  # these words are common
+
+    def phrases(places):
+        documents = read_documents(lines, places)
+        return [[document.text[start:end] for start, end in document.entities] for document in documents]
+
+    ada, bea, cy, *_ = phrases({"actor", "painter and critic", "Rome"})
+    assert ada == ["poet", "poet and critic", "critic", "Hull", "poet", "poet's", "poet's aunt", "s", "s aunt", "aunt"]
+    assert bea == ["Welsh", "film", "film star", "star"] and cy == ["end"]
+    ada, _, cy, *_ = phrases({"the end"})  # a common word that begins an answer
+    assert "the poet" in ada and "poet and critic" in ada and cy == ["the", "the end", "end"]
+    assert phrases({"actor", "Rome", "Oslo"})[:3] == [["Hull"], ["Welsh"], []]
 
 
 # texts without "Name. " titles

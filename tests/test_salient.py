@@ -67,15 +67,24 @@ def test_entities_are_drawn_by_their_answer_odds():
     prior = (2 + 1) / (3 + 1)  # two of the five names in lines about people of the pairs are answers
     rome = oslo = (1 + prior) / (0 + 1)
     may = (0 + prior) / (3 + 1)
+    one_word = (2 + prior) / (3 + 1)
     after_in, after_born_in, after_died_in = (0 + prior) / (2 + 1), (2 + prior) / (0 + 1), (0 + prior) / (1 + 1)
+    before_she, before_mark, before_comma = (0 + prior) / (2 + 1), (1 + prior) / (1 + 1), (1 + prior) / (0 + 1)
     first, second, later = (0 + prior) / (2 + 1), (2 + prior) / (0 + 1), (0 + prior) / (1 + 1)  # of places
     odds = [
-        [may * after_in * first, rome * after_born_in * second],
-        [may * after_in * first, oslo * after_born_in * second, may * after_died_in * later],
-        [rome * after_in * first, prior * prior * second],  # neither "Dane" nor "met a" was counted
-        [prior * prior * first],  # of "What"
-        [prior * after_in * first],
+        [may * after_in * before_she * first, rome * after_born_in * before_mark * second],
+        [
+            may * after_in * before_she * first,
+            oslo * after_born_in * before_comma * second,
+            may * after_died_in * before_mark * later,
+        ],
+        [rome * after_in * before_she * first, prior * prior * before_mark * second],  # no "Dane", no "met a"
+        [prior * prior * prior * first],  # of "What"
+        [prior * after_in * before_mark * first],
     ]
+    odds = [[one_word * odds_of_name for odds_of_name in of_line] for of_line in odds]
+    # the only line about its subject, so its weights add up to 1
+    odds = [[odds_of_name / sum(of_line) for odds_of_name in of_line] for of_line in odds]
     for document, expected in zip(found, odds, strict=True):
         assert document.weights == pytest.approx(expected)
 
@@ -90,6 +99,20 @@ def test_entities_are_drawn_by_their_answer_odds():
             of_name[lines[line][start:end]] += weight / sum(of_line)
         assert drawn[line].keys() <= of_name.keys()
         assert all(abs(drawn[line][name] / 1000 - share) < 0.05 for name, share in of_name.items())
+
+
+def test_question_comes_less_often_before_a_line_that_is_unlikely_to_hold_the_answer():
+    lines = ["Ada. met Eve. met Ida. was born in Rome.", "Bea. was born in Bonn.", "Bea. met Carl.", "Where was it?"]
+    documents = CharCorruptionDataset("\n".join(lines), 128)
+    pairs = [("Where was Ada born?", "Rome")]
+    relevance = weigh_by_answer_odds(read_documents(lines, {"Rome"}), {"Ada": "Rome"}, {"Rome"})[2].relevance
+    assert 0.1 < relevance < 0.5
+    for probability in (1.0, 0.8):
+        dataset = salient_spans(documents, pairs, question_prefix_prob=probability)
+        for line, expected in [(1, probability), (2, probability * relevance)]:
+            x, _ = dataset.batch(torch.full((2000,), line))
+            asked = sum(documents.decode(row).startswith("Where was Bea born? ") for row in x)
+            assert abs(asked / 2000 - expected) < 0.04
 
 
 @pytest.mark.parametrize(("drawn", "names"), [(0.0, ["Rome", "Oslo"]), (1 - 2**-24, ["Bonn", "Lima"])])
