@@ -136,6 +136,7 @@ RECIPES = {
             qa_per_document=0.0,
             reads_facts=True,
             prefix_words=3,
+            word_weight=0.3,
         ),
     )
 }
