@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,7 +14,7 @@ words_in = re.compile(r"\w+").findall  # in Chinese, a whole sentence
 WITHIN_WORD = re.compile(rf"{SPACED_LETTER}-?{SPACED_LETTER}")  # as in "nn" or "n-M", but not in "n's"
 TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")  # a word or mark, with the space before it
 WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")  # in Chinese, one character
-CLAUSE = re.compile(rf"{SPACED_LETTER}+(?:[ '’-]{SPACED_LETTER}+)*")  # words without a comma or stop between them
+CLAUSE = re.compile(rf"{SPACED_LETTER}+(?:[ '’-]{SPACED_LETTER}+)*")  # words between two marks
 split_words = WORD.findall
 tokens_in = re.compile(r"\w+|[^\w ]").findall  # words and marks, without spaces
 COMMON = 10  # a word is rare if fewer than one text in this many contains it
@@ -32,18 +32,14 @@ class Document:
     subject: str  # "Ada Lovelace", from the title or the names that are asked about; "" if unknown
     entities: tuple[tuple[int, int], ...]  # where each begins and ends
     weights: tuple[float, ...]  # of the entities: how often each is masked, in proportion
-
-    @property
-    def relevance(self) -> float:
-        """How often the document is read after the question, rather than after its title: in [0, 1]."""
-        return min(1.0, sum(self.weights))
+    relevance: float = 1.0  # how often the question is read before it, compared with others about the subject
 
 
 def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] = ()) -> list[Document]:
     """Finds titles, subjects and entities, all of equal weight.
 
-    `places` are known to be entities. `names` are known to be people: a text without a title that begins with one of
-    them is about that person.
+    `places` are known to be entities; if most of them are in lower case, phrases are entities, too. `names` are known
+    to be people: a text without a title that begins with one of them is about that person.
     """
     pattern, common = entity_pattern(places), common_words(texts)
     subjects = Subjects(names, texts, places, common)
@@ -57,28 +53,31 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
         text = documents[i].text
         entities = find_entities(text, 0, pattern, common, guess)
         documents[i] = Document(text, 0, guess, entities, (1.0,) * len(entities))
-    in_lower_case = 2 * sum(place[:1].islower() for place in places) > len(places)
+    in_lower_case = 2 * sum(place[:1] != place[:1].title() for place in places) > len(places)
     return with_phrases(documents, places) if in_lower_case else documents
 
 
 def with_phrases(documents: Sequence[Document], places: set[str]) -> list[Document]:
     """The documents, with phrases such as "playwright and poet" among their entities.
 
-    A phrase is up to MOST_WORDS words without a comma or full stop between them. Its first and last word are rare, or
-    are the first or last word of one of the `places`.
+    A phrase is up to MOST_WORDS words of a CLAUSE. It begins with a rare word or one that begins one of the `places`,
+    and ends with a rare word or one that ends one of them. rare_words() have no capital letter at their beginning.
     """
-    ends = rare_words([document.text for document in documents])
-    for words in map(split_words, places):
-        ends |= {*words[:1], *words[-1:]}
+    rare = rare_words([document.text for document in documents])
+    words_of_places = list(filter(None, map(split_words, places)))
+    firsts = rare | {words[0] for words in words_of_places}
+    lasts = rare | {words[-1] for words in words_of_places}
     found = []
     for document in documents:
-        phrases = set(document.entities)
+        phrases = set()
         for clause in CLAUSE.finditer(document.text, document.title_length):
             words = list(WORD.finditer(document.text, *clause.span()))
             for i, first in enumerate(words):
-                lasts = words[i : i + MOST_WORDS] if first[0] in ends else ()
-                phrases |= {(first.start(), last.end()) for last in lasts if last[0] in ends}
-        entities = tuple(sorted(phrases))
+                if first[0] in firsts:
+                    phrases |= {(first.start(), last.end()) for last in words[i : i + MOST_WORDS] if last[0] in lasts}
+        about = document.text[: document.title_length] or document.subject
+        entities = sorted(phrases.union(document.entities))
+        entities = without_repetitions(document.text, entities, about)
         found.append(replace(document, entities=entities, weights=(1.0,) * len(entities)))
     return found
 
@@ -194,7 +193,6 @@ def guess_subjects(documents: Sequence[Document], names: set[str], places: set[s
             examples[True] += [features(document.text, *span) for span in mentions]
             examples[False] += [features(document.text, *span) for span in document.entities]
     odds = feature_odds(examples)
-    prior = odds[()]
 
     guesses = {}
     for i, document in enumerate(documents):
@@ -202,8 +200,8 @@ def guess_subjects(documents: Sequence[Document], names: set[str], places: set[s
         for start, end in document.entities if not document.subject else ():
             end -= 2 * document.text[start:end].endswith(("'s", "’s"))
             if not is_place(document.text[start:end], places):
-                ratios = [odds.get(feature, prior) / prior for feature in features(document.text, start, end)]
-                likeliest = max(likeliest, (prior * math.prod(ratios), document.text[start:end]))
+                of_entity = posterior_odds(odds, features(document.text, start, end))
+                likeliest = max(likeliest, (of_entity, document.text[start:end]))
         if likeliest[1]:
             guesses[i] = likeliest[1]
     return guesses
@@ -215,6 +213,12 @@ def feature_odds(examples: dict[bool, list[list[Feature]]]) -> dict[Feature, flo
     prior = (len(examples[True]) + 1) / (len(examples[False]) + 1)
     seen = counts[True] | counts[False]
     return {(): prior} | {f: (counts[True][f] + prior) / (counts[False][f] + 1) for f in seen}
+
+
+def posterior_odds(odds: dict[Feature, float], features: Iterable[Feature]) -> float:
+    """The odds of True given these features, which naive Bayes takes as independent; `odds` are feature_odds()."""
+    prior = odds[()]
+    return prior * math.prod(odds.get(feature, prior) / prior for feature in features)
 
 
 def title_length(text: str) -> int:
@@ -286,22 +290,28 @@ def find_entities(
 ) -> tuple[tuple[int, int], ...]:
     """Where the entities after a title of that length begin and end.
 
-    They are the places of the entity_pattern(), and runs of capitalised words. Two that are joined by a hyphen are one:
-    "American-British". A common word at the beginning of a sentence is not part of an entity, and an entity that only
-    repeats words of the title or the subject is left out.
+    They are the places of the entity_pattern(), and runs of capitalised words. Two capitalised places with a hyphen
+    between them are one: "American-British". A common word at the beginning of a sentence is not part of an entity, and
+    an entity that only repeats words of the title or the subject is left out.
     """
     entities: list[tuple[int, int]] = []
     in_run = False  # whether a capitalised word extends the last entity
     for word in pattern.finditer(text, title):
         if word[1] or (word[0][0].isupper() and not (word[0].lower() in common and begins_sentence(word, title))):
             gap = text[entities[-1][1] : word.start()] if entities else ""
-            if gap == "-" or (in_run and not word[1] and gap == " "):
+            is_joined = word[1] and word[0][0].isupper() and gap == "-"
+            if is_joined or (in_run and not word[1] and gap == " "):
                 entities[-1] = entities[-1][0], word.end()
             else:
                 entities.append(word.span())
             in_run = not word[1]
-    known = set(words_in(text[:title] or subject))
-    return tuple((start, end) for start, end in entities if not known.issuperset(words_in(text[start:end])))
+    return without_repetitions(text, entities, text[:title] or subject)
+
+
+def without_repetitions(text: str, spans: Sequence[tuple[int, int]], about: str) -> tuple[tuple[int, int], ...]:
+    """The spans of a text that contain more than words of its title or subject `about`."""
+    known = set(words_in(about))
+    return tuple((start, end) for start, end in spans if not known.issuperset(words_in(text[start:end])))
 
 
 def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list[tuple[int, int, float]]]]:
@@ -355,50 +365,55 @@ def begins_sentence(word: re.Match[str], title: int) -> bool:
 
 
 def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str], places: set[str]) -> list[Document]:
-    """The documents, each entity weighted by the odds that it is what a question asks for, up to a constant factor.
+    """The documents, each entity weighted by the odds that it is what a question asks for.
 
     Naive Bayes with five features: the last word of the entity ("January" never is an answer), its number of words, the
     two words before it ("born in" often precede an answer; all years count as equal), the word or mark after it, and
     how many of the `places` come before it in the document (people are born before they die). Counted in the documents
-    about the names of `answers` that hold the answer: the learned answer extraction of Lewis et al. 2021 (PAQ).
+    about the names of `answers`, if at least one of them holds the answer: the learned answer extraction of Lewis et
+    al. 2021 (PAQ).
 
-    The weights of a document add up to its relevance: the probability that it holds the answer, by these odds, divided
-    by that of the likeliest document about the same subject. So it is 1 if there is no other document about it.
+    The relevance of a document with a title is the probability that it holds the answer, by these odds, divided by that
+    of the likeliest document about the same subject. Without a title, it stays 1: only the question names the subject.
     """
 
     def features(document: Document) -> Iterator[list[Feature]]:
-        undated, read, words, places_before = re.sub(r"\d", "0", document.text), document.title_length, [], 0
+        undated, read, words, first_places = re.sub(r"\d", "0", document.text), document.title_length, [], []
         for start, end in document.entities:
             words = [*words, *tokens_in(undated[read:start])][-2:]
             read = start
             entity = document.text[start:end]
             yield [
                 ("last", entity.split()[-1]),
-                ("words", min(4, len(split_words(entity)))),
-                ("after", *words),
-                ("before", *tokens_in(undated[end : end + 30])[:1]),
-                ("places before", min(places_before, 2)),
+                ("words", min(MOST_WORDS, len(split_words(entity)))),
+                ("before", *words),
+                ("after", *TOKEN.findall(undated[end : end + 30])[:1]),
+                ("places before", sum(end_of_place <= start for end_of_place in first_places)),
             ]
-            places_before += is_place(entity, places)
+            if is_place(entity, places):
+                first_places = sorted([*first_places, end])[:2]  # phrases overlap
 
+    def holds(document: Document, answer: str | None) -> bool:
+        return any(document.text[start:end] == answer for start, end in document.entities)
+
+    answered = {document.subject for document in documents if holds(document, answers.get(document.subject))}
     examples: dict[bool, list[list[Feature]]] = {True: [], False: []}  # by whether the entity is the answer
     for document in documents:
-        answer = answers.get(document.subject)
-        of_document = [document.text[start:end] for start, end in document.entities]
-        if answer in of_document:
-            for entity, of_entity in zip(of_document, features(document), strict=True):
-                examples[entity == answer].append(of_entity)
+        if document.subject in answered:
+            for (start, end), of_entity in zip(document.entities, features(document), strict=True):
+                examples[document.text[start:end] == answers[document.subject]].append(of_entity)
     odds = feature_odds(examples)
-    weighted, likeliest = [], Counter()
+    weighted, likeliest = [], defaultdict(float)
     for document in documents:
-        weights = [math.prod(odds.get(feature, odds[()]) for feature in of_entity) for of_entity in features(document)]
-        probabilities = tuple(weight / (1 + sum(weights)) for weight in weights)
-        weighted.append(replace(document, weights=probabilities))
-        likeliest[document.subject] = max(likeliest[document.subject], sum(probabilities))
-    return [
-        replace(document, weights=tuple(weight / likeliest[document.subject] for weight in document.weights))
-        for document in weighted
-    ]
+        weights = tuple(posterior_odds(odds, of_entity) for of_entity in features(document))
+        probability = sum(weights) / (1 + sum(weights))  # that the document holds the answer
+        weighted.append(replace(document, weights=weights, relevance=probability))
+        likeliest[document.subject] = max(likeliest[document.subject], probability)
+    for i, document in enumerate(weighted):
+        has_choice = document.title_length > 0 and document.entities
+        relevance = document.relevance / likeliest[document.subject] if has_choice else 1.0
+        weighted[i] = replace(document, relevance=relevance)
+    return weighted
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_document_is_not_about_the_beginning_of_its_title():
         ("Ada of Lagos. Born in Lagos .", []),
         # a common word at the beginning of a sentence is not part of an entity
         ("Ada. In Hull, In Leeds: From Bonn? Born in York. In", ["Hull", "In Leeds", "From Bonn", "York"]),
-        ("Ada. The Lagos-Maine line, Rio-born, by Anglo-Maine", ["The", "Lagos-Maine", "Rio", "Anglo-Maine"]),
+        ("Ada. The Lagos-Maine line, Rio-born, in Rio-Süd", ["The", "Lagos-Maine", "Rio", "Rio", "Süd"]),
         ("Ada. Hull-born Ann, from St. Joseph in South Africa", ["Hull", "Ann", "St. Joseph", "South Africa"]),
     ],
 )
@@ -84,8 +84,8 @@ def test_entities_are_places_and_runs_of_capitalised_words_outside_the_title(doc
 
 
 def test_numbers_are_entities_if_most_answers_are_numbers_with_as_many_digits():
-    document = "Ada. Born on 10 May 1815 in Hull, lived to 1852 or 18521"
-    years, no_years = ["May", "1815", "Hull", "1852"], ["May", "Hull"]
+    document = "Ada. Born on 10 May 1815 in Hull, lived to 1852 or 18521 (1815-1852)"
+    years, no_years = ["May", "1815", "Hull", "1852", "1815", "1852"], ["May", "Hull"]
     for places, names in [({"1903"}, years), ({"1903", "1904", "384 BC"}, years), ({"Hull", "1903"}, no_years)]:
         spans = find_entities(document, 5, entity_pattern(places), {"born"})
         assert [document[start:end] for start, end in spans] == names
@@ -107,23 +107,33 @@ def test_line_without_the_answer_is_less_relevant_than_others_about_its_subject(
     documents = read_documents(lines, {"Rome", "Oslo"})
     ada, bea, met, dan = weigh_by_answer_odds(documents, {"Ada": "Rome"}, {"Rome", "Oslo"})
     assert [ada.relevance, bea.relevance, dan.relevance] == pytest.approx([1, 1, 1])  # only Bea has another line
-    assert 0 < met.relevance < 0.5
+    born, other = (odds / (1 + odds) for (odds,) in (bea.weights, met.weights))
+    assert met.relevance == pytest.approx(other / born) and other < 0.2 < 0.4 < born
     assert all(document.relevance == 1 for document in documents)  # unweighted
+
+
+def test_line_without_a_title_is_always_relevant():
+    lines = ["Ada met Eve, was born in Rome.", "Bea was born in Bonn.", "Bea met Carl."]
+    documents = read_documents(lines, {"Rome"}, {"Ada", "Bea"})
+    weighted = weigh_by_answer_odds(documents, {"Ada": "Rome"}, {"Rome"})
+    assert [document.subject for document in weighted] == ["Ada", "Bea", "Bea"]
+    assert [document.relevance for document in weighted] == [1, 1, 1]
 
 
 def test_phrases_are_entities_if_most_answers_are_in_lower_case():
     lines = ["Ada. A poet and critic, born in Hull; the poet's aunt", "Bea. the Welsh film star", "Cy. the end"]
-    lines += ["Dan. and of the in a born " * 2] * 30  # these words are common
+    lines += ["Eva. two three four five six. big", *["Dan. and of the in a born " * 2] * 30]  # these words are common
 
     def phrases(places):
         documents = read_documents(lines, places)
         return [[document.text[start:end] for start, end in document.entities] for document in documents]
 
-    ada, bea, cy, *_ = phrases({"actor", "painter and critic", "Rome"})
+    ada, bea, cy, numbers, *_ = phrases({"actor", "painter and critic", "Rome"})
     assert ada == ["poet", "poet and critic", "critic", "Hull", "poet", "poet's", "poet's aunt", "s", "s aunt", "aunt"]
     assert bea == ["Welsh", "film", "film star", "star"] and cy == ["end"]
+    assert "two three four five" in numbers and "two three four five six" not in numbers and "six big" not in numbers
     ada, _, cy, *_ = phrases({"the end"})  # a common word that begins an answer
-    assert "the poet" in ada and "poet and critic" in ada and cy == ["the", "the end", "end"]
+    assert "the poet" in ada and "poet and critic" in ada and cy == ["the end", "end"]
     assert phrases({"actor", "Rome", "Oslo"})[:3] == [["Hull"], ["Welsh"], []]
 
 

@@ -58,7 +58,7 @@ def test_salient_spans_are_entities_with_context_after_a_title_or_question():
 
 def test_entities_are_drawn_by_their_answer_odds():
     lines = ["Ada. in May she was born in Rome ?", "Bea. in May she was born in Oslo, and died in May ?"]
-    lines += ["Cleo. in Rome she met a Dane ?", "What of it ?"]  # not in the pairs
+    lines += ["Cleo. in Rome she met a Great Dane ?", "What of it ?"]  # not in the pairs
     lines += ["Zoe. in Bonn ?"]  # in a pair, but the line does not hold the place, so it is not counted
     pairs = [("Where was Ada born?", "Rome"), ("Where was Bea born?", "Oslo"), ("Where was Zoe born?", "May")]
     documents = CharCorruptionDataset("\n".join(lines), 128)
@@ -72,19 +72,18 @@ def test_entities_are_drawn_by_their_answer_odds():
     before_she, before_mark, before_comma = (0 + prior) / (2 + 1), (1 + prior) / (1 + 1), (1 + prior) / (0 + 1)
     first, second, later = (0 + prior) / (2 + 1), (2 + prior) / (0 + 1), (0 + prior) / (1 + 1)  # of places
     odds = [
-        [may * after_in * before_she * first, rome * after_born_in * before_mark * second],
+        [may * one_word * after_in * before_she * first, rome * one_word * after_born_in * before_mark * second],
         [
-            may * after_in * before_she * first,
-            oslo * after_born_in * before_comma * second,
-            may * after_died_in * before_mark * later,
+            may * one_word * after_in * before_she * first,
+            oslo * one_word * after_born_in * before_comma * second,
+            may * one_word * after_died_in * before_mark * later,
         ],
-        [rome * after_in * before_she * first, prior * prior * before_mark * second],  # no "Dane", no "met a"
-        [prior * prior * prior * first],  # of "What"
-        [prior * after_in * before_mark * first],
+        # neither "Dane", nor names of two words, nor "met a" were counted
+        [rome * one_word * after_in * before_she * first, prior * prior * prior * before_mark * second],
+        [prior * one_word * prior * prior * first],  # of "What"
+        [prior * one_word * after_in * before_mark * first],
     ]
-    odds = [[one_word * odds_of_name for odds_of_name in of_line] for of_line in odds]
-    # the only line about its subject, so its weights add up to 1
-    odds = [[odds_of_name / sum(of_line) for odds_of_name in of_line] for of_line in odds]
+    odds = [[five_features / prior**4 for five_features in of_line] for of_line in odds]
     for document, expected in zip(found, odds, strict=True):
         assert document.weights == pytest.approx(expected)
 
@@ -105,14 +104,14 @@ def test_question_comes_less_often_before_a_line_that_is_unlikely_to_hold_the_an
     lines = ["Ada. met Eve. met Ida. was born in Rome.", "Bea. was born in Bonn.", "Bea. met Carl.", "Where was it?"]
     documents = CharCorruptionDataset("\n".join(lines), 128)
     pairs = [("Where was Ada born?", "Rome")]
-    relevance = weigh_by_answer_odds(read_documents(lines, {"Rome"}), {"Ada": "Rome"}, {"Rome"})[2].relevance
-    assert 0.1 < relevance < 0.5
+    _, born, met, _ = weigh_by_answer_odds(read_documents(lines, {"Rome"}), {"Ada": "Rome"}, {"Rome"})
+    assert born.relevance == 1 and 0.1 < met.relevance < 0.5
     for probability in (1.0, 0.8):
         dataset = salient_spans(documents, pairs, question_prefix_prob=probability)
-        for line, expected in [(1, probability), (2, probability * relevance)]:
+        for line, expected in [(1, probability), (2, probability * met.relevance)]:
             x, _ = dataset.batch(torch.full((2000,), line))
-            asked = sum(documents.decode(row).startswith("Where was Bea born? ") for row in x)
-            assert abs(asked / 2000 - expected) < 0.04
+            heads = Counter(documents.decode(row).split("Bea")[0] for row in x)
+            assert heads.keys() <= {"Where was ", ""} and abs(heads["Where was "] / 2000 - expected) < 0.04
 
 
 @pytest.mark.parametrize(("drawn", "names"), [(0.0, ["Rome", "Oslo"]), (1 - 2**-24, ["Bonn", "Lima"])])
