@@ -9,7 +9,7 @@ A table is between the lines <!-- table: NAME --> and <!-- /table -->. TABLES ha
 import re
 import sys
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,6 @@ def hardware(records: list[Record]) -> str:
 
 # tables
 
-EPOCHS = ("pretrain_epochs", "finetune_epochs")
 NAMES = {"no pretraining": "without pretraining", "fast": "with pretraining"}  # of the quickstart's rows
 FASTER, SLOWER = "2 CPU cores (AMD EPYC, Zen 5)", "2 CPU cores (AMD EPYC, Zen 4)"
 
@@ -150,9 +149,12 @@ def stands(record: Record) -> bool:
 
 
 def is_of_today(record: Record) -> bool:
-    """Whether the recipe still pretrains and finetunes for as long, if at all. Other settings are not compared."""
-    name, settings = record["recipe"], record["settings"] or {}
-    return name is None or all(settings.get(epochs) in (0, getattr(RECIPES[name], epochs)) for epochs in EPOCHS)
+    """Whether the settings, as far as the record has them, are those of the recipe; pretraining may be left out."""
+    today = {} if record["recipe"] is None else asdict(RECIPES[record["recipe"]])
+    settings = {"name": record["recipe"]} | (record["settings"] or {})
+    if settings.get("pretrain_epochs") == 0:
+        today["pretrain_epochs"] = 0
+    return all(settings.get(name, value) == value for name, value in today.items())
 
 
 def one_change(record: Record) -> bool:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from cli import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import leaderboard
-from leaderboard import TABLES, Table, percent, rendered, settings, time_range
+from leaderboard import TABLES, Table, is_of_today, percent, rendered, settings, time_range
 from recipe import RECIPES
 from records import RUN, TIMING, append_record, problem_with, read_records, sha256_of
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "results").glob("*.jsonl"))
+FAST = asdict(RECIPES["fast"])
 SETTINGS = {
     "pretrain_epochs": RECIPES["fast"].pretrain_epochs,
     "finetune_epochs": RECIPES["fast"].finetune_epochs,
@@ -80,9 +82,9 @@ def test_a_new_record_changes_the_leaderboard(project):
     page = "<!-- table: leaderboard -->\n<!-- /table -->\n"
     assert "1 H100" not in rendered(page, "page")
     record = {"experiment": "speedrun", "machine": "1 H100 (NVIDIA H100 80 GB)", "variant": "rope", "recipe": "fast"}
-    record |= {"corpus": "course", "correct": 300, "asked": 400, "seconds": {"total": 90}, "settings": SETTINGS}
+    record |= {"corpus": "course", "correct": 300, "asked": 400, "seconds": {"total": 90}, "settings": FAST}
     append_record(str(project / "results/runs.jsonl"), record)
-    of_a_former_recipe = {"settings": SETTINGS | {"pretrain_epochs": 60}, "correct": 0}
+    of_a_former_recipe = {"settings": FAST | {"pretrain_epochs": 60}, "correct": 0}
     append_record(str(project / "results/runs.jsonl"), record | of_a_former_recipe)
     assert "| fast | rope | 1 H100 | 2 min | 75.0 % |  |\n" in rendered(page, "page")
 
@@ -219,3 +221,15 @@ def test_a_line_that_is_not_a_record_is_named(tmp_path, line, problem):
 def test_the_hash_of_a_data_file_is_that_of_sha256sum(tmp_path):
     (tmp_path / "wiki.txt").write_bytes(b"abc")
     assert sha256_of(str(tmp_path / "wiki.txt")) == {"wiki.txt": "ba7816bf8f01"}
+
+
+def test_record_is_of_today_if_its_settings_are_those_of_the_recipe():
+    today = asdict(RECIPES["open"])
+    del today["name"]
+    no_pretraining = today | {"pretrain_epochs": 0}
+    before_there_were_rare_words = {name: value for name, value in today.items() if name != "word_weight"}
+    for of_record in (today, no_pretraining, before_there_were_rare_words):
+        assert is_of_today({"recipe": "open", "settings": of_record})
+    for change in ({"word_weight": 0.0}, {"pretrain_epochs": 60}):
+        assert not is_of_today({"recipe": "open", "settings": today | change})
+    assert is_of_today({"recipe": None, "settings": None})
