@@ -14,7 +14,7 @@ words_in = re.compile(r"\w+").findall  # in Chinese, a whole sentence
 WITHIN_WORD = re.compile(rf"{SPACED_LETTER}-?{SPACED_LETTER}")  # as in "nn" or "n-M", but not in "n's"
 TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")  # a word or mark, with the space before it
 WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")  # in Chinese, one character
-CLAUSE = re.compile(rf"{SPACED_LETTER}+(?:[ '’-]{SPACED_LETTER}+)*")  # words between two marks
+CLAUSE = re.compile(rf"{SPACED_LETTER}+(?:[ '’-]{SPACED_LETTER}+)*")  # words joined by a space, hyphen or apostrophe
 split_words = WORD.findall
 tokens_in = re.compile(r"\w+|[^\w ]").findall  # words and marks, without spaces
 COMMON = 10  # a word is rare if fewer than one text in this many contains it
@@ -32,14 +32,14 @@ class Document:
     subject: str  # "Ada Lovelace", from the title or the names that are asked about; "" if unknown
     entities: tuple[tuple[int, int], ...]  # where each begins and ends
     weights: tuple[float, ...]  # of the entities: how often each is masked, in proportion
-    relevance: float = 1.0  # how often the question is read before it, compared with others about the subject
+    relevance: float = 1.0  # factor of the probability that the question comes before it; 1 for the likeliest one
 
 
 def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] = ()) -> list[Document]:
     """Finds titles, subjects and entities, all of equal weight.
 
-    `places` are known to be entities; if most of them are in lower case, phrases are entities, too. `names` are known
-    to be people: a text without a title that begins with one of them is about that person.
+    `places` are known to be entities; if most of them begin with a small letter, phrases are entities, too. `names` are
+    known to be people: a text without a title that begins with one of them is about that person.
     """
     pattern, common = entity_pattern(places), common_words(texts)
     subjects = Subjects(names, texts, places, common)
@@ -53,6 +53,7 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
         text = documents[i].text
         entities = find_entities(text, 0, pattern, common, guess)
         documents[i] = Document(text, 0, guess, entities, (1.0,) * len(entities))
+    # in Georgian, small letters have no capital form in titles, so islower() would not do
     in_lower_case = 2 * sum(place[:1] != place[:1].title() for place in places) > len(places)
     return with_phrases(documents, places) if in_lower_case else documents
 
@@ -60,8 +61,8 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
 def with_phrases(documents: Sequence[Document], places: set[str]) -> list[Document]:
     """The documents, with phrases such as "playwright and poet" among their entities.
 
-    A phrase is up to MOST_WORDS words of a CLAUSE. It begins with a rare word or one that begins one of the `places`,
-    and ends with a rare word or one that ends one of them. rare_words() have no capital letter at their beginning.
+    A phrase is up to MOST_WORDS successive words of a CLAUSE. Its first word is one of the rare_words(), or begins one
+    of the `places`; its last word is a rare word, too, or ends one of them.
     """
     rare = rare_words([document.text for document in documents])
     words_of_places = list(filter(None, map(split_words, places)))
@@ -76,8 +77,8 @@ def with_phrases(documents: Sequence[Document], places: set[str]) -> list[Docume
                 if first[0] in firsts:
                     phrases |= {(first.start(), last.end()) for last in words[i : i + MOST_WORDS] if last[0] in lasts}
         about = document.text[: document.title_length] or document.subject
-        entities = sorted(phrases.union(document.entities))
-        entities = without_repetitions(document.text, entities, about)
+        spans = sorted(phrases.union(document.entities))
+        entities = without_repetitions(document.text, spans, about)
         found.append(replace(document, entities=entities, weights=(1.0,) * len(entities)))
     return found
 
@@ -216,7 +217,7 @@ def feature_odds(examples: dict[bool, list[list[Feature]]]) -> dict[Feature, flo
 
 
 def posterior_odds(odds: dict[Feature, float], features: Iterable[Feature]) -> float:
-    """The odds of True given these features, which naive Bayes takes as independent; `odds` are feature_odds()."""
+    """The odds of True given these features, by naive Bayes; `odds` are feature_odds()."""
     prior = odds[()]
     return prior * math.prod(odds.get(feature, prior) / prior for feature in features)
 
@@ -367,18 +368,19 @@ def begins_sentence(word: re.Match[str], title: int) -> bool:
 def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str], places: set[str]) -> list[Document]:
     """The documents, each entity weighted by the odds that it is what a question asks for.
 
-    Naive Bayes with five features: the last word of the entity ("January" never is an answer), its number of words, the
-    two words before it ("born in" often precede an answer; all years count as equal), the word or mark after it, and
-    how many of the `places` come before it in the document (people are born before they die). Counted in the documents
-    about the names of `answers`, if at least one of them holds the answer: the learned answer extraction of Lewis et
-    al. 2021 (PAQ).
+    Naive Bayes with five features: the last word of the entity ("January" never is an answer), its number of words (up
+    to four), the two words before it ("born in" often precede an answer), the word or mark after it, and how many of
+    the `places` end before it in the document (none, one or more; people are born before they die). Around the entity,
+    all numbers with as many digits are equal. The examples are all documents about a name of `answers`, provided that
+    one of them contains the answer: the learned answer extraction of Lewis et al. 2021 (PAQ).
 
-    The relevance of a document with a title is the probability that it holds the answer, by these odds, divided by that
-    of the likeliest document about the same subject. Without a title, it stays 1: only the question names the subject.
+    A document's relevance is the probability that it holds the answer, by these odds, divided by the highest such
+    probability among the documents about the same subject. A document without a title has relevance 1: only the
+    question names its subject.
     """
 
     def features(document: Document) -> Iterator[list[Feature]]:
-        undated, read, words, first_places = re.sub(r"\d", "0", document.text), document.title_length, [], []
+        undated, read, words, first_ends = re.sub(r"\d", "0", document.text), document.title_length, [], []
         for start, end in document.entities:
             words = [*words, *tokens_in(undated[read:start])][-2:]
             read = start
@@ -388,10 +390,10 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
                 ("words", min(MOST_WORDS, len(split_words(entity)))),
                 ("before", *words),
                 ("after", *TOKEN.findall(undated[end : end + 30])[:1]),
-                ("places before", sum(end_of_place <= start for end_of_place in first_places)),
+                ("places before", sum(end_of_place <= start for end_of_place in first_ends)),
             ]
             if is_place(entity, places):
-                first_places = sorted([*first_places, end])[:2]  # phrases overlap
+                first_ends = sorted([*first_ends, end])[:2]  # of the first two places; phrases overlap
 
     def holds(document: Document, answer: str | None) -> bool:
         return any(document.text[start:end] == answer for start, end in document.entities)
@@ -403,16 +405,15 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
             for (start, end), of_entity in zip(document.entities, features(document), strict=True):
                 examples[document.text[start:end] == answers[document.subject]].append(of_entity)
     odds = feature_odds(examples)
-    weighted, likeliest = [], defaultdict(float)
-    for document in documents:
-        weights = tuple(posterior_odds(odds, of_entity) for of_entity in features(document))
-        probability = sum(weights) / (1 + sum(weights))  # that the document holds the answer
-        weighted.append(replace(document, weights=weights, relevance=probability))
+    weights = [tuple(posterior_odds(odds, of_entity) for of_entity in features(document)) for document in documents]
+    holds_answer = [sum(of_document) / (1 + sum(of_document)) for of_document in weights]  # probabilities
+    likeliest: dict[str, float] = defaultdict(float)  # by subject
+    for document, probability in zip(documents, holds_answer, strict=True):
         likeliest[document.subject] = max(likeliest[document.subject], probability)
-    for i, document in enumerate(weighted):
-        has_choice = document.title_length > 0 and document.entities
-        relevance = document.relevance / likeliest[document.subject] if has_choice else 1.0
-        weighted[i] = replace(document, relevance=relevance)
+    weighted = []
+    for document, of_document, probability in zip(documents, weights, holds_answer, strict=True):
+        relevance = probability / likeliest[document.subject] if document.title_length and of_document else 1.0
+        weighted.append(replace(document, weights=of_document, relevance=relevance))
     return weighted
 
 

@@ -24,9 +24,10 @@ class SalientSpanDataset(BatchDataset):
     at most context_chars after it. The head is the document's title, "Ada Lovelace. ", or, with probability
     question_prefix_prob, the question about its subject, "Where was Ada Lovelace born? ": each fact is learned under
     the phrasing used at test time. Where the title or the subject is missing, the head is empty. Entities are drawn
-    uniformly or, with weight_by_answer_odds, by how likely they are to be answers: entities.weigh_by_answer_odds(). In
-    that case, the question comes less often before a document that is less likely than others about its subject to hold
-    the answer. Raises UserError if the text lacks characters of the question.
+    uniformly or, with weight_by_answer_odds, in proportion to the odds that they are answers:
+    entities.weigh_by_answer_odds(). With these odds, question_prefix_prob is multiplied by the document's relevance:
+    the question comes less often before a document that is less likely to hold the answer than others about its
+    subject. Raises UserError if the text lacks characters of the question.
     """
 
     def __init__(

@@ -45,8 +45,8 @@ class Recipe:
     # how the text is read where the pairs are known: in pretraining, unless reads_facts is set, and in finetuning
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
     context_chars: int  # at most this many characters are read before such an entity or fact, and after it
-    question_prefix_prob: float  # probability that it is read after the question about its document's subject
-    weight_by_answer_odds: bool  # draw entities, and lines to ask about, by the odds of answers; else uniformly
+    question_prefix_prob: float  # probability that it is read after the question about its document's subject, at most
+    weight_by_answer_odds: bool  # mask likely answers more often, and ask less often before unlikely lines
     reads_facts: bool  # pretraining reads each document fact by fact, as many as fit in a row, and uses no pairs
     prefix_words: int  # at most this many words from anywhere in the text begin a row of facts
     word_weight: float  # how often a run of rare words is read as a fact, compared with a name
