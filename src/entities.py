@@ -76,9 +76,8 @@ def with_phrases(documents: Sequence[Document], places: set[str]) -> list[Docume
             for i, first in enumerate(words):
                 if first[0] in firsts:
                     phrases |= {(first.start(), last.end()) for last in words[i : i + MOST_WORDS] if last[0] in lasts}
-        about = document.text[: document.title_length] or document.subject
-        spans = sorted(phrases.union(document.entities))
-        entities = without_repetitions(document.text, spans, about)
+        phrases = without_repetitions(document.text, phrases, document.title_length, document.subject)
+        entities = tuple(sorted({*document.entities, *phrases}))
         found.append(replace(document, entities=entities, weights=(1.0,) * len(entities)))
     return found
 
@@ -306,12 +305,14 @@ def find_entities(
             else:
                 entities.append(word.span())
             in_run = not word[1]
-    return without_repetitions(text, entities, text[:title] or subject)
+    return without_repetitions(text, entities, title, subject)
 
 
-def without_repetitions(text: str, spans: Sequence[tuple[int, int]], about: str) -> tuple[tuple[int, int], ...]:
-    """The spans of a text that contain more than words of its title or subject `about`."""
-    known = set(words_in(about))
+def without_repetitions(
+    text: str, spans: Iterable[tuple[int, int]], title: int, subject: str
+) -> tuple[tuple[int, int], ...]:
+    """The spans that contain more than words of the title, of that length, or of the subject, if there is no title."""
+    known = set(words_in(text[:title] or subject))
     return tuple((start, end) for start, end in spans if not known.issuperset(words_in(text[start:end])))
 
 
