@@ -1,7 +1,7 @@
 """Trains a model for each row of an experiment, and asks it. Appends records to experiments/results.jsonl.
 
 python scripts/experiment.py run context_chars=12         one row, with settings of src/recipe.py changed
-python scripts/experiment.py ablation --people 600        the fast recipe without each ingredient, and with each alone
+python scripts/experiment.py ablation --people 600        fast, or open, without each ingredient, and with each alone
 python scripts/experiment.py sweep                        more people, more lines about each, more readings
 python scripts/experiment.py exposures --recipe course    accuracy by how often pretraining read the text
 python scripts/experiment.py variants                     every kind of attention
@@ -81,7 +81,21 @@ EXPERIMENTS = {
     "each_relation": [Row(people=600, lines=4, relations=(name,)) for name in build.RELATIONS],
     "relations": [Row(people=600, lines=4, relations=tuple(build.RELATIONS))],
     "variants": [Row(variant=variant) for variant in VARIANTS],
-    "ablation": [  # what is masked is the same in pretraining and in the readings of finetuning
+    "sweep": [
+        *(
+            Row(f"pretrain_epochs={epochs} {PAIRS_ALONE}", variant, people, 4)
+            for epochs in (4, 15)  # 16 and 60 readings of each person
+            for variant, people in (*((variant, 600) for variant in VARIANTS), ("vanilla", 300), ("vanilla", 1200))
+        ),
+        *(Row(f"pretrain_epochs={epochs} {PAIRS_ALONE}", "vanilla", 600, 1) for epochs in (16, 60)),
+        *(Row(f"pretrain_epochs={epochs} {PAIRS_ALONE}", "vanilla", 600, 8) for epochs in (2, 8)),
+        Row(f"pretrain_epochs=8 {PAIRS_ALONE}", "vanilla", 600, 4),  # 32 readings
+    ],
+}
+
+# the rows of `ablation`: the recipe without each ingredient, and with each alone
+ABLATIONS = {
+    "fast": [  # what is masked is the same in pretraining and in the readings of finetuning
         Row(),
         Row("weight_by_answer_odds=False"),
         Row("question_prefix_prob=0"),
@@ -99,15 +113,23 @@ EXPERIMENTS = {
         Row(f"{COURSE_FINETUNING} muon_lr=0 entity_mask_prob=0"),
         Row(f"{PAIRS_ALONE} muon_lr=0 qa_per_document=0 entity_mask_prob=0"),  # the gentle finetuning
     ],
-    "sweep": [
-        *(
-            Row(f"pretrain_epochs={epochs} {PAIRS_ALONE}", variant, people, 4)
-            for epochs in (4, 15)  # 16 and 60 readings of each person
-            for variant, people in (*((variant, 600) for variant in VARIANTS), ("vanilla", 300), ("vanilla", 1200))
-        ),
-        *(Row(f"pretrain_epochs={epochs} {PAIRS_ALONE}", "vanilla", 600, 1) for epochs in (16, 60)),
-        *(Row(f"pretrain_epochs={epochs} {PAIRS_ALONE}", "vanilla", 600, 8) for epochs in (2, 8)),
-        Row(f"pretrain_epochs=8 {PAIRS_ALONE}", "vanilla", 600, 4),  # 32 readings
+    "open": [
+        Row(),
+        Row("prefix_words=0"),
+        Row("word_weight=0"),
+        Row("context_chars=12"),
+        Row("loss_on_span=False"),
+        Row("reads_facts=False entity_mask_prob=0"),  # random spans
+        Row("muon_lr=0"),
+        Row("muon_lr=0 pretrain_lr=1e-3"),
+        # of finetuning alone
+        Row("weight_by_answer_odds=False"),
+        Row("question_prefix_prob=0"),
+        Row(PAIRS_ALONE),
+        Row(COURSE_FINETUNING),
+        # each ingredient of pretraining alone
+        Row(f"{COURSE_FINETUNING} muon_lr=0"),  # facts
+        Row(f"{COURSE_FINETUNING} reads_facts=False entity_mask_prob=0"),  # Muon
     ],
 }
 
@@ -456,7 +478,7 @@ def largest_weights(model: "GPT", lines: list[list[int]]) -> list[float]:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("experiment", choices=sorted((*EXPERIMENTS, "ablation")))
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/recipe.py")
     parser.add_argument("--variant", choices=VARIANTS, default="vanilla")
     parser.add_argument("--recipe", choices=RECIPES, default="fast")
@@ -471,7 +493,9 @@ def main() -> None:
     parser.add_argument("--every", type=positive(int), help="epochs between points of a curve; each is finetuned anew")
     parser.add_argument("--resume", action="store_true", help="continue an experiment that was stopped")
     arguments = parser.parse_intermixed_args()
-    rows = EXPERIMENTS[arguments.experiment]
+    if arguments.experiment == "ablation" and arguments.recipe not in ABLATIONS:
+        parser.error(f"ablation takes --recipe {' or '.join(ABLATIONS)}")
+    rows = EXPERIMENTS.get(arguments.experiment) or ABLATIONS[arguments.recipe]
     if rows[0].people and (arguments.folder or arguments.people or arguments.held_out):
         parser.error(f"{arguments.experiment} makes its own text; leave out --folder, --people and --held_out")
     measurements = [Measurement(arguments, row) for row in rows]  # raises UserError for a wrong setting

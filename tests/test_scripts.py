@@ -98,6 +98,18 @@ def test_every_row_of_an_experiment_has_settings_that_exist():
             with_settings(RECIPES["fast"], row.settings.split())
 
 
+@pytest.mark.parametrize("recipe", experiment.ABLATIONS)
+def test_every_row_of_an_ablation_is_another_run(recipe):
+    rows = experiment.ABLATIONS[recipe]
+    assert len({with_settings(RECIPES[recipe], row.settings.split()) for row in rows}) == len(rows)
+
+
+def test_ablation_of_another_recipe_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["experiment.py", "ablation", "--recipe", "course"])
+    with pytest.raises(UserError, match=r"^ablation takes --recipe fast or open; "):
+        experiment.main()
+
+
 def parts_of(folder: Path) -> dict[str, list[tuple[str, str]]]:
     names = ("asked", "trained_on")
     return {name: parse_pairs((folder / f"{name}.tsv").read_text(encoding="utf-8")) for name in names}
