@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -468,12 +469,19 @@ def test_process_ends_without_a_traceback(world):
 
 def test_comparison_table(world):
     (world / "p").write_text("London\nReykjavík\nRome\nRome\n\nLondon\n", encoding="utf-8")
-    script = str(ROOT / "scripts/compare.py")
-    lines = command(script, "birth_dev.tsv", "--run", "read", "p", "12", cwd=world).stdout.splitlines()
-    assert lines[2].split() == ["London", "for", "everyone", "2", "6", "33.3", "0"]
-    assert lines[3].split() == ["read", "3", "6", "50.0", "12"]
-    assert lines[7].split() == ["✓", "Ada", "Lovelace", "London", "London"]
-    assert lines[9].split() == ["✗", "Søren", "Kierkegaard", "Rome", "Copenhagen"]
+    (world / "born.tsv").write_text("When was Ada Lovelace born?\t1815\nWhen was Marie Curie born?\t1867\n")
+    (world / "years").write_text("1815\n1815\n")
+    script, read = str(ROOT / "scripts/compare.py"), ("--run", "read", "birth_dev.tsv", "p", "12")
+    later = ("--run", "asked later", "born.tsv", "years", "3")
+    lines = command(script, *read, *later, cwd=world).stdout.splitlines()
+    assert lines[2] == "Where was {name} born?" and lines[5] == "When was {name} born?"
+    assert lines[3].split() == ["London", "for", "everyone", "2", "6", "33.3", "0"]
+    assert lines[4].split() == ["read", "3", "6", "50.0", "12"]
+    assert lines[7].split() == ["asked", "later", "1", "2", "50.0", "3"]
+    assert lines[9] == "Ten of the people asked about, none of them in the training pairs (asked later):"
+    answers = [re.split(" {2,}", line.strip()) for line in lines[11:]]
+    assert ["Ada Lovelace", "✓ London", "✓ 1815"] in answers
+    assert ["Søren Kierkegaard", "✗ Rome (Copenhagen)"] in answers
     (world / "p").write_text("London\n")
-    result = command(script, "birth_dev.tsv", "--run", "read", "p", "12", cwd=world)
+    result = command(script, *read, cwd=world)
     assert result.returncode == 2 and "p: 1 predictions for 6 questions" in result.stderr
