@@ -1,8 +1,8 @@
-"""A table of runs, grouped by what they were asked, and ten people with the answers about them."""
+"""Prints a table of runs for each question, then what was answered about ten people."""
 
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
@@ -32,10 +32,6 @@ def answers_by_name(template: QuestionTemplate, asked: Pairs, predictions: list[
     }
 
 
-def as_line(name: str, cells: Iterable[str]) -> str:
-    return "  ".join(["", f"{name:28}", *(f"{cell:28}" for cell in cells)]).rstrip()
-
-
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
@@ -47,29 +43,26 @@ def main() -> None:
         help="a row of the table: the run, its questions with their answers, what it answered, and how long it took; "
         "may be given several times",
     )
-    arguments = parser.parse_args()
-    questions = {path: parse_pairs(read_text(path), path) for _, path, _, _ in arguments.run}
-    runs = {
-        asked_path: [
-            (name, read_predictions(path, questions[asked_path]), seconds)
-            for name, of_run, path, seconds in arguments.run
-            if of_run == asked_path
-        ]
-        for asked_path in questions
-    }
+    questions: dict[str, Pairs] = {}  # by path
+    runs = defaultdict(list)
+    for name, path, predictions_path, seconds in parser.parse_args().run:
+        questions[path] = parse_pairs(read_text(path), path)
+        runs[path].append((name, read_predictions(predictions_path, questions[path]), seconds))
 
     print(f"\n{'':32}{'correct':>8}{'total':>8}{'percent':>9}{'seconds':>9}")
-    columns = {}  # by the wording of the question
+    columns = []
     for path, asked in questions.items():
         template = find_template([question for question, _ in asked], titles=()).template
         print(template, *rows_of(asked, runs[path]), sep="\n")
-        last, predictions, _ = runs[path][-1]
-        columns[str(template)] = answers_by_name(template, asked, predictions)
+        _, predictions, _ = runs[path][-1]
+        columns.append((str(template), answers_by_name(template, asked, predictions)))
 
-    print(f"\nTen of the people asked about, none of them in the training pairs ({last}):")
-    print(as_line("", columns))
-    for name in list(next(iter(columns.values())))[:PEOPLE]:
-        print(as_line(name, [answers.get(name, "") for answers in columns.values()]))
+    people = list(columns[0][1])[:PEOPLE]
+    print(f"\nThe first {len(people)} people, as answered by the last run of each question:")
+    cells = [["", *people], *([heading, *(answers.get(name, "") for name in people)] for heading, answers in columns)]
+    widths = [max(map(len, column)) for column in cells]
+    for row in zip(*cells, strict=True):
+        print("  ", "  ".join(map(str.ljust, row, widths)).rstrip(), sep="")
 
 
 if __name__ == "__main__":

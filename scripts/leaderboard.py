@@ -131,9 +131,15 @@ def recipe(records: list[Record]) -> str:
     return "no pretraining" if records[0]["changed"].get("pretrain_epochs") == 0 else records[0]["recipe"]
 
 
-def hardware(records: list[Record]) -> str:
+def hardware(record: Record) -> str:
     """The kind of machine, without its processor."""
-    return (records[0]["machine"] or "").partition(" (")[0]
+    return (record["machine"] or "").partition(" (")[0]
+
+
+def machines(records: list[Record]) -> str:
+    """The machines of those of the row's runs that were timed, or else of all its runs."""
+    timed = [r for r in records if seconds_of(r)] or records
+    return " or ".join(dict.fromkeys(r["machine"] for r in timed if r["machine"]))
 
 
 # tables
@@ -205,11 +211,11 @@ TABLES = {
     "leaderboard": Table(
         "runs",
         where=lambda r: stands(r) and is_of_today(r) and r["corpus"] in ("course", "embedded"),
-        row=lambda r: (recipe([r]), r["variant"], hardware([r])),
+        row=lambda r: (recipe([r]), r["variant"], hardware(r)),
         columns={
             "recipe": recipe,
             "attention": value("variant"),
-            "machine": hardware,
+            "machine": machines,
             "training time": time_range,
             "400 people of the course's": only(percent, corpus="course"),
             "500 people of ours": only(percent, corpus="embedded"),

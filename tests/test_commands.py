@@ -478,7 +478,8 @@ def test_comparison_table(world):
     assert lines[3].split() == ["London", "for", "everyone", "2", "6", "33.3", "0"]
     assert lines[4].split() == ["read", "3", "6", "50.0", "12"]
     assert lines[7].split() == ["asked", "later", "1", "2", "50.0", "3"]
-    assert lines[9] == "Ten of the people asked about, none of them in the training pairs (asked later):"
+    assert lines[9] == "The first 6 people, as answered by the last run of each question:"
+    assert lines[10].split(" {name} ") == ["  " + " " * 19 + "Where was", "born?  When was", "born?"]
     answers = [re.split(" {2,}", line.strip()) for line in lines[11:]]
     assert ["Ada Lovelace", "✓ London", "✓ 1815"] in answers
     assert ["Søren Kierkegaard", "✗ Rome (Copenhagen)"] in answers

@@ -86,7 +86,7 @@ def test_a_new_record_changes_the_leaderboard(project):
     append_record(str(project / "results/runs.jsonl"), record)
     of_a_former_recipe = {"settings": FAST | {"pretrain_epochs": 60}, "correct": 0}
     append_record(str(project / "results/runs.jsonl"), record | of_a_former_recipe)
-    assert "| fast | rope | 1 H100 | 2 min | 75.0 % |  |\n" in rendered(page, "page")
+    assert "| fast | rope | 1 H100 (NVIDIA H100 80 GB) | 2 min | 75.0 % |  |\n" in rendered(page, "page")
 
 
 def test_check_prints_nothing_where_the_tables_are_up_to_date():
