@@ -312,6 +312,12 @@ TABLES = {
             "whole text": only(percent, corpus="course-training"),
         },
     ),
+    "open-ablation": Table(
+        "ablations",
+        where=lambda r: r["status"] == "ok" and r["experiment"] == "ablation" and r["recipe"] == "open",
+        row=lambda r: settings([r]),
+        columns={"changed": settings, "right": percent, "seconds": value("seconds", "total")},
+    ),
     "spans": Table(
         "ablations",
         where=lambda r: r["commit"] == "959f542" and r["recipe"] == "fast" and r["status"] == "ok",

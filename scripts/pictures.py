@@ -1,5 +1,6 @@
 """Draws a picture of docs/ from what is computed or measured: python scripts/pictures.py WHAT
 
+ablation    docs/ablation.png: the recipe open without each ingredient, from results/ablations.jsonl
 attention   docs/attention.png: where one head and two heads look when a key varies in length (claims 5 and 6)
 exposures   docs/exposures.png: accuracy by how often the text was read, from results/runs.jsonl
 lengths     docs/lengths.png: the time of a step by block_size, from results/speed.jsonl
@@ -28,6 +29,7 @@ from matplotlib.ticker import LogLocator
 
 from cli import Parser, UserError, exit_on_user_error
 from files import atomic_write
+from leaderboard import settings
 from records import Record, read_records
 from report import bin_of
 
@@ -121,6 +123,18 @@ def exposures() -> plt.Figure:
     return figure
 
 
+def ablation() -> plt.Figure:
+    """Accuracy of the recipe open, and of the rows of its ablation, as bars."""
+    records = [r for r in measured("ablations", "ablation") if r["recipe"] == "open"]
+    percents = {settings([r]).replace("`", ""): 100 * r["correct"] / r["asked"] for r in records}
+    names = sorted(percents, key=percents.get)
+    figure, axis = plt.subplots(figsize=(8, 4))
+    bars = axis.barh(names, [percents[name] for name in names])
+    axis.bar_label(bars, fmt="%.1f", padding=3)
+    axis.set(xlabel="right (%)", xlim=(0, 100))
+    return figure
+
+
 def play_char() -> plt.Figure:
     """The first picture among the outputs of the notebook. Raises UserError if it was saved without one."""
     cells = json.loads((DOCS.parent / "mingpt-demo" / "play_char.ipynb").read_text(encoding="utf-8"))["cells"]
@@ -136,7 +150,7 @@ def play_char() -> plt.Figure:
 
 def main() -> None:
     parser = Parser(__doc__)
-    pictures = [attention, lengths, knowledge, exposures, play_char]
+    pictures = [ablation, attention, lengths, knowledge, exposures, play_char]
     drawn = {picture.__name__: picture for picture in pictures}
     parser.add_argument("what", choices=list(drawn))
     what = parser.parse_args().what

@@ -320,6 +320,15 @@ def test_pictures_of_recorded_results_have_curves(picture):
     assert len(axis.lines) >= 3
 
 
+def test_picture_of_the_ablation_orders_its_rows_by_accuracy(monkeypatch):
+    row = {"recipe": "open", "asked": 4, "settings": asdict(RECIPES["open"])}
+    rows = [row | {"changed": {}, "correct": 3}, row | {"changed": {"muon_lr": 0.0}, "correct": 1}]
+    monkeypatch.setattr(pictures, "measured", lambda *_: [*rows, rows[0] | {"recipe": "fast", "correct": 4}])
+    (axis,) = pictures.ablation().axes
+    bars = {label.get_text(): bar.get_width() for label, bar in zip(axis.get_yticklabels(), axis.patches, strict=True)}
+    assert list(bars.items()) == [("muon_lr=0", 25), ("nothing", 75)]
+
+
 def test_notebook_without_its_picture_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "DOCS", tmp_path / "docs")
     (tmp_path / "mingpt-demo").mkdir()
