@@ -107,16 +107,22 @@ def at(epoch: int, curve: str = "curve") -> Column:
     return lambda records: "".join(number.format(v) for r in records[:1] for e, v in r[curve] or [] if e == epoch)
 
 
+FINETUNINGS = {  # on pairs alone
+    "the course's finetuning": {"finetune_lr": 6e-4, "finetune_epochs": 10, "finetune_batch_size": 256},
+    "two gentle epochs on the pairs": {"finetune_lr": 1.5e-4, "finetune_epochs": 2, "finetune_batch_size": 32},
+}
+
+
 def settings(records: list[Record]) -> str:
     """The settings that differ from the recipe. How often the text is read is not among them."""
     changes = {name: setting for name, setting in records[0]["changed"].items() if name != "pretrain_epochs"}
-    names = ("finetune_lr", "finetune_epochs", "finetune_batch_size")
     words = []
-    alone = not (records[0]["settings"] or {}).get("finetune_qa_per_document")  # on pairs alone
-    if alone and all(changes.get(name) == getattr(RECIPES["course"], name) for name in names):
-        words = ["the course's finetuning"]
-        names = (*names, "finetune_qa_per_document")
-        changes = {name: setting for name, setting in changes.items() if name not in names}
+    if not (records[0]["settings"] or {}).get("finetune_qa_per_document"):  # on pairs alone
+        for name, finetuning in FINETUNINGS.items():
+            if finetuning.items() <= changes.items():
+                words = [name]
+                hidden = {*finetuning, "finetune_qa_per_document"}
+                changes = {name: setting for name, setting in changes.items() if name not in hidden}
     words += [
         f"`{name}={setting:g}`" if isinstance(setting, float) else f"`{name}={setting}`"
         for name, setting in changes.items()

@@ -131,7 +131,7 @@ def ablation() -> plt.Figure:
     figure, axis = plt.subplots(figsize=(8, 4))
     bars = axis.barh(names, [percents[name] for name in names])
     axis.bar_label(bars, fmt="%.1f", padding=3)
-    axis.set(xlabel="right (%)", xlim=(0, 100))
+    axis.set(xlabel="right (%)", xlim=(0, 99))
     return figure
 
 

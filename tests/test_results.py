@@ -137,6 +137,7 @@ def test_settings_names_what_differs_from_the_recipe():
         ({"muon_lr": 0.0, "weight_by_answer_odds": False}, "`muon_lr=0`, `weight_by_answer_odds=False`"),
         (course | {"muon_lr": 0.0}, "the course's finetuning, `muon_lr=0`"),
         (course | {"finetune_qa_per_document": 0.0}, "the course's finetuning"),
+        ({"finetune_lr": 1.5e-4, "finetune_epochs": 2, "finetune_batch_size": 32}, "two gentle epochs on the pairs"),
         ({"finetune_epochs": 10}, "`finetune_epochs=10`"),
     ]:
         assert settings([a_run(changed=changed)]) == text
