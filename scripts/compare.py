@@ -58,7 +58,9 @@ def main() -> None:
         columns.append((str(template), answers_by_name(template, asked, predictions)))
 
     people = list(columns[0][1])[:PEOPLE]
-    print(f"\nThe first {len(people)} people, as answered by the last run of each question:")
+    print(
+        f"\nThe first {len(people)} people, as answered by each question's last run (expected answers in parentheses):"
+    )
     cells = [["", *people], *([heading, *(answers.get(name, "") for name in people)] for heading, answers in columns)]
     widths = [max(map(len, column)) for column in cells]
     for row in zip(*cells, strict=True):

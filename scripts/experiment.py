@@ -1,7 +1,7 @@
 """Trains a model for each row of an experiment, and asks it. Appends records to experiments/results.jsonl.
 
 python scripts/experiment.py run context_chars=12         one row, with settings of src/recipe.py changed
-python scripts/experiment.py ablation --people 600        fast, or open, without each ingredient, and with each alone
+python scripts/experiment.py ablation --people 600        fast, or open, without each ingredient, and with some alone
 python scripts/experiment.py sweep                        more people, more lines about each, more readings
 python scripts/experiment.py exposures --recipe course    accuracy by how often pretraining read the text
 python scripts/experiment.py variants                     every kind of attention
@@ -93,7 +93,7 @@ EXPERIMENTS = {
     ],
 }
 
-# the rows of `ablation`: the recipe without each ingredient, and with each alone
+# the rows of `ablation`: the recipe without each ingredient, and with some alone
 ABLATIONS = {
     "fast": [  # what is masked is the same in pretraining and in the readings of finetuning
         Row(),
@@ -495,7 +495,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.experiment == "ablation" and arguments.recipe not in ABLATIONS:
         parser.error(f"ablation takes --recipe {' or '.join(ABLATIONS)}")
-    rows = EXPERIMENTS.get(arguments.experiment) or ABLATIONS[arguments.recipe]
+    rows = ABLATIONS[arguments.recipe] if arguments.experiment == "ablation" else EXPERIMENTS[arguments.experiment]
     if rows[0].people and (arguments.folder or arguments.people or arguments.held_out):
         parser.error(f"{arguments.experiment} makes its own text; leave out --folder, --people and --held_out")
     measurements = [Measurement(arguments, row) for row in rows]  # raises UserError for a wrong setting

@@ -73,13 +73,24 @@ def right(record: Record) -> float:
     return record["correct"] / record["asked"]
 
 
+def percents(records: list[Record]) -> dict[int | None, float]:
+    """By seed, how many answers were correct. Of several runs with the same seed, the last counts."""
+    return {r["seed"]: 100 * right(r) for r in records if r["asked"]}
+
+
+def mean_percent(records: list[Record]) -> float:
+    """How many answers were correct, in the mean over seeds; 0 if none was asked."""
+    shares = percents(records).values()
+    return sum(shares) / max(1, len(shares))
+
+
 def percent(records: list[Record]) -> str:
-    """How many answers were correct, in the mean over seeds. Of several runs with the same seed, the last counts."""
-    shares = {r["seed"]: 100 * right(r) for r in records if r["asked"]}
+    """How many answers were correct, in the mean over seeds, and over how many."""
+    shares = percents(records)
     if not shares:
         return ""
     seeds = f" ({len(shares)} seeds)" if len(shares) > 1 else ""
-    return f"{sum(shares.values()) / len(shares) + 1e-9:.1f} %{seeds}"  # 24.25 becomes 24.3, not 24.2
+    return f"{mean_percent(records) + 1e-9:.1f} %{seeds}"  # 24.25 becomes 24.3, not 24.2
 
 
 def seconds_of(record: Record) -> int | None:
@@ -226,11 +237,13 @@ TABLES = {
             "400 people of the course's": only(percent, corpus="course"),
             "500 people of ours": only(percent, corpus="embedded"),
         },
-        order=lambda records: -right(records[0]),
+        order=lambda records: -mean_percent([r for r in records if r["corpus"] == "course"]),
     ),
     "quickstart": Table(
         "runs",
-        where=lambda r: r["experiment"] == "quickstart" and r["status"] == "ok" and "question" in r["measured"],
+        where=lambda r: (
+            r["experiment"] == "quickstart" and r["seed"] == 0 and r["status"] == "ok" and "question" in r["measured"]
+        ),
         row=id,  # one for each record
         columns={
             "question": value("measured", "question"),
@@ -238,7 +251,7 @@ TABLES = {
             "correct": value("correct"),
             "total": value("asked"),
             "percent": percent,
-            "seconds": seconds,
+            "seconds": value("seconds", "finetune"),
         },
     ),
     "quickstart-seeds": Table(
@@ -320,7 +333,12 @@ TABLES = {
     ),
     "open-ablation": Table(
         "ablations",
-        where=lambda r: r["status"] == "ok" and r["experiment"] == "ablation" and r["recipe"] == "open",
+        where=lambda r: (
+            r["status"] == "ok"
+            and r["experiment"] == "ablation"
+            and r["recipe"] == "open"
+            and r["corpus"] == "course-600"
+        ),
         row=lambda r: settings([r]),
         columns={"changed": settings, "right": percent, "seconds": value("seconds", "total")},
     ),

@@ -125,13 +125,14 @@ def exposures() -> plt.Figure:
 
 def ablation() -> plt.Figure:
     """Accuracy of the recipe open, and of the rows of its ablation, as bars."""
-    records = [r for r in measured("ablations", "ablation") if r["recipe"] == "open"]
+    records = [r for r in measured("ablations", "ablation") if r["recipe"] == "open" and r["corpus"] == "course-600"]
     percents = {settings([r]).replace("`", ""): 100 * r["correct"] / r["asked"] for r in records}
     names = sorted(percents, key=percents.get)
     figure, axis = plt.subplots(figsize=(8, 4))
     bars = axis.barh(names, [percents[name] for name in names])
     axis.bar_label(bars, fmt="%.1f", padding=3)
-    axis.set(xlabel="right (%)", xlim=(0, 99))
+    axis.set(xlabel="right (%)", ylabel="changed")
+    axis.margins(x=0.12)
     return figure
 
 

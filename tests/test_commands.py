@@ -477,8 +477,9 @@ def test_comparison_table(world):
     assert lines[2] == "Where was {name} born?" and lines[5] == "When was {name} born?"
     assert lines[3].split() == ["London", "for", "everyone", "2", "6", "33.3", "0"]
     assert lines[4].split() == ["read", "3", "6", "50.0", "12"]
+    assert lines[6].split() == ["1815", "for", "everyone", "1", "2", "50.0", "0"]
     assert lines[7].split() == ["asked", "later", "1", "2", "50.0", "3"]
-    assert lines[9] == "The first 6 people, as answered by the last run of each question:"
+    assert lines[9] == "The first 6 people, as answered by each question's last run (expected answers in parentheses):"
     assert lines[10].split(" {name} ") == ["  " + " " * 19 + "Where was", "born?  When was", "born?"]
     answers = [re.split(" {2,}", line.strip()) for line in lines[11:]]
     assert ["Ada Lovelace", "✓ London", "✓ 1815"] in answers

@@ -89,6 +89,21 @@ def test_a_new_record_changes_the_leaderboard(project):
     assert "| fast | rope | 1 H100 (NVIDIA H100 80 GB) | 2 min | 75.0 % |  |\n" in rendered(page, "page")
 
 
+def test_leaderboard_is_ordered_by_the_mean_on_the_course():
+    def run(variant: str, corpus: str, seed: int, correct: int) -> dict:
+        common = {"recipe": "fast", "machine": "1 GPU", "asked": 10, "settings": FAST}
+        return a_run(variant=variant, corpus=corpus, seed=seed, correct=correct, **common)
+
+    runs = [
+        run("vanilla", "embedded", 0, 10),
+        run("vanilla", "course", 0, 8),
+        run("rope", "course", 0, 7),
+        run("rope", "course", 1, 10),
+    ]
+    rows = [line.split(" | ")[1] for line in TABLES["leaderboard"].render(runs).splitlines()[2:]]
+    assert rows == ["rope", "vanilla"]
+
+
 def test_check_prints_nothing_where_the_tables_are_up_to_date():
     command = [sys.executable, ROOT / "scripts/leaderboard.py", "--check"]
     said = subprocess.run(command, capture_output=True, text=True)
