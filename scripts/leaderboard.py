@@ -16,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, UserError, exit_on_user_error
+from experiment import COURSE_FINETUNING, PAIRS_ALONE
 from files import read_text, write_text
 from recipe import RECIPES
 from records import Record, read_records
@@ -36,13 +37,17 @@ class Table:
     columns: dict[str, Column]
     order: Callable[[list[Record]], Any] = lambda records: 0  # otherwise rows are in the file's order
 
-    def render(self, records: list[Record]) -> str:
-        """The table in Markdown."""
+    def rows(self, records: list[Record]) -> list[list[Record]]:
+        """The records of each row."""
         rows: dict[Hashable, list[Record]] = {}
         for record in filter(self.where, records):
             rows.setdefault(self.row(record), []).append(record)
+        return sorted(rows.values(), key=self.order)
+
+    def render(self, records: list[Record]) -> str:
+        """The table in Markdown."""
         cells = [list(self.columns), ["---"] * len(self.columns)]
-        cells += [[column(row) for column in self.columns.values()] for row in sorted(rows.values(), key=self.order)]
+        cells += [[column(row) for column in self.columns.values()] for row in self.rows(records)]
         return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
@@ -118,10 +123,7 @@ def at(epoch: int, curve: str = "curve") -> Column:
     return lambda records: "".join(number.format(v) for r in records[:1] for e, v in r[curve] or [] if e == epoch)
 
 
-FINETUNINGS = {  # on pairs alone
-    "the course's finetuning": {"finetune_lr": 6e-4, "finetune_epochs": 10, "finetune_batch_size": 256},
-    "two gentle epochs on the pairs": {"finetune_lr": 1.5e-4, "finetune_epochs": 2, "finetune_batch_size": 32},
-}
+FINETUNINGS = {"the course's finetuning": COURSE_FINETUNING, "two gentle epochs on the pairs": PAIRS_ALONE}
 
 
 def settings(records: list[Record]) -> str:
@@ -129,11 +131,12 @@ def settings(records: list[Record]) -> str:
     changes = {name: setting for name, setting in records[0]["changed"].items() if name != "pretrain_epochs"}
     words = []
     if not (records[0]["settings"] or {}).get("finetune_qa_per_document"):  # on pairs alone
-        for name, finetuning in FINETUNINGS.items():
-            if finetuning.items() <= changes.items():
-                words = [name]
-                hidden = {*finetuning, "finetune_qa_per_document"}
-                changes = {name: setting for name, setting in changes.items() if name not in hidden}
+        for finetuning, text in FINETUNINGS.items():
+            values = {name: float(number) for name, number in (word.split("=") for word in text.split())}
+            # the oldest records lack finetune_qa_per_document, which is 0 in theirs
+            if values.items() <= ({"finetune_qa_per_document": 0.0} | changes).items():
+                words = [finetuning]
+                changes = {name: setting for name, setting in changes.items() if name not in values}
     words += [
         f"`{name}={setting:g}`" if isinstance(setting, float) else f"`{name}={setting}`"
         for name, setting in changes.items()
