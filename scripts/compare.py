@@ -46,7 +46,8 @@ def main() -> None:
     questions: dict[str, Pairs] = {}  # by path
     runs = defaultdict(list)
     for name, path, predictions_path, seconds in parser.parse_args().run:
-        questions[path] = parse_pairs(read_text(path), path)
+        if path not in questions:
+            questions[path] = parse_pairs(read_text(path), path)
         runs[path].append((name, read_predictions(predictions_path, questions[path]), seconds))
 
     print(f"\n{'':32}{'correct':>8}{'total':>8}{'percent':>9}{'seconds':>9}")
