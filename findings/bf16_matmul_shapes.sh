@@ -8,7 +8,7 @@
 #             which keeps 1,024 more objects in each thread, and with them what oneDNN would drop.
 # Remedy      ONEDNN_PRIMITIVE_CACHE_CAPACITY and LRU_CACHE_CAPACITY (ideep's, undocumented) in the environment, before
 #             the first matmul; or fewer lengths, by padding. Training a GPT of 3.3 million parameters on micro-batches
-#             of 16 lengths in two threads took 200 MB less, and 1 % more time.
+#             of 16 lengths in two threads took 150 MB less, and 1 % more time.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -3,9 +3,8 @@
 # written out.
 #
 # Versions    torch 2.13.0 (CPU), one thread; measured on an AMD EPYC with AVX-512 BF16
-# Prediction  written before this run: "SDPA fwd+bwd, (16,8,112,32), causal: bf16 takes 0.7 of fp32's time". Issue 35
-#             had recorded by then that the guess "fused is faster, in bf16 too" is wrong; how the length matters was
-#             not known.
+# Prediction  written before this run: "SDPA fwd+bwd, (16,8,112,32), causal: bf16 takes 0.7 of fp32's time". That
+#             fused is not faster in bf16 was known by then; how the length matters was not.
 # Output      forward and backward, 16 sequences of 8 heads of width 32, causal:
 #             112 positions: fused bf16 takes 2.6 to 3.0 times as long as fused fp32, 4.5 to 5.2 times as
 #             long as written out
