@@ -38,7 +38,7 @@ class BatchDataset(Dataset):
 
     def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
         """Row idx: x and y = x shifted by one, int64 of shape (block_size - 1,)."""
-        x, y = self.batch(torch.tensor([range(len(self))[idx]]))
+        x, y = self.batch(torch.tensor([range(len(self))[idx]]))  # range takes a negative idx, and raises IndexError
         return x[0], y[0]
 
     def move_to(self, device: torch.device) -> None:
@@ -99,16 +99,16 @@ class CharCorruptionDataset(BatchDataset):
         self.block_size = block_size
         self.data = data.split("\n")
 
-        # all documents in one tensor: document i is ids[starts[i] : starts[i] + lengths[i]]
+        # all documents in one tensor of ids (characters,): document i is ids[starts[i] : starts[i] + lengths[i]]
         id_of_code = np.zeros(sys.maxunicode + 1, dtype=np.int32)
         id_of_code[seen] = np.arange(2, self.vocab_size)
-        self._ids = torch.zeros(max(1, len(data)), dtype=torch.int32)
+        self.ids = torch.zeros(max(1, len(data)), dtype=torch.int32)
         filled = 0
         for codes in code_points(data):
-            self._ids[filled : filled + len(codes)] = torch.from_numpy(id_of_code[codes])
+            self.ids[filled : filled + len(codes)] = torch.from_numpy(id_of_code[codes])
             filled += len(codes)
-        self._lengths = torch.tensor([len(document) for document in self.data])
-        self._starts = torch.cumsum(self._lengths + 1, 0) - self._lengths - 1
+        self.lengths = torch.tensor([len(document) for document in self.data])
+        self.starts = torch.cumsum(self.lengths + 1, 0) - self.lengths - 1
 
     def __len__(self) -> int:
         return len(self.data)
@@ -118,19 +118,19 @@ class CharCorruptionDataset(BatchDataset):
         truncation, size, rounding, place = torch.rand(4, len(indices), device=indices.device)  # (B,) each
         # truncate to a length that is uniform on 4 .. max_length
         length = 4 + (truncation * (self.max_length - 3)).long()
-        length = torch.minimum(length, self._lengths[indices])
+        length = torch.minimum(length, self.lengths[indices])
         # a real number, uniform on 1 .. length/2 - 1, is rounded up or down at random, so that spans have a mean length
         # of exactly length/4; in documents of fewer than 4 characters, the number is length/4
         shortest = (length / 4).clamp(max=1)
         span_length = (shortest + size * 2 * (length / 4 - shortest) + rounding).long()
         start = (place * (length - span_length + 1)).long()  # uniform on 0 .. length - span_length
-        body = self._starts[indices]
+        body = self.starts[indices]
         return Spans(body, torch.zeros_like(body), body, length, start, span_length)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Corrupts documents `indices` (B,): x and y (B, block_size - 1), int64, on the device of `indices`."""
         self.move_to(indices.device)
-        return self.corrupt(self._ids, self.draw(indices))
+        return self.corrupt(self.ids, self.draw(indices))
 
     def corrupt(self, ids: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
         """Moves the spans of `ids` to the end: x and y of shape (B, block_size - 1), int64."""
@@ -216,7 +216,7 @@ class NameDataset(BatchDataset):
         """Rows `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
         self.move_to(indices.device)
         position = torch.arange(self.block_size, device=indices.device)  # (block_size,)
-        source = (self._starts[indices][:, None] + position).clamp(max=self._ids.numel() - 1)
+        source = (self._starts[indices][:, None] + position).clamp(max=self._ids.numel() - 1)  # (B, block_size)
         pad = self.stoi[self.PAD_CHAR]
         string = self._ids[source].long().masked_fill(position >= self._lengths[indices][:, None], pad)
         x, y = inputs_and_targets(string)

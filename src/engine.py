@@ -105,7 +105,7 @@ def trimmed_micro_batches(
     In a causal model the columns after the last target change nothing: loss and gradients are those of the batch, for
     about half the arithmetic. Lengths are rounded up to a `multiple`.
     """
-    columns = torch.arange(1, y.size(1) + 1, device=y.device)
+    columns = torch.arange(1, y.size(1) + 1, device=y.device)  # (T,)
     lengths = ((y != ignore_index) * columns).amax(dim=1)  # (B,)
     for part in lengths.argsort(stable=True).split(rows):
         longest = int(lengths[part[-1]])  # they are sorted
@@ -225,7 +225,7 @@ class Engine:
             return sum(self.model(x, y)[1] * share for x, y, share in self.micro_batches(x, y, padded))
 
     def micro_batches(self, x: Tensor, y: Tensor, padded: bool) -> list[MicroBatch]:
-        """Splits a batch. A share is that of the targets (of the rows, if not padded) of all processes' batch."""
+        """Splits a batch. A share is the part's targets (its rows, if not padded) over those of all processes."""
         if not padded:
             return [(x, y, len(x) / int(self.over_processes(torch.tensor(len(x)))))]
         if self.device.type == "cpu":
@@ -324,7 +324,7 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class Throughput:
-    """Tokens and FLOPs per second since restart(). Padding does not count. Counts stay on the device until read."""
+    """Tokens and FLOPs per second since restart(), without padding (id 0). Counts stay on the device until read."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

@@ -1,4 +1,4 @@
-"""How fast and open read documents: by salient span masking, also in the finetuning of both, or fact by fact."""
+"""The datasets of fast and open: salient span masking (SalientSpanDataset), and reading fact by fact (FactDataset)."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -13,6 +13,8 @@ from question import QuestionTemplate
 
 SHARES = 10**6  # of each document, divided among its entities: whole numbers, as float32 is too coarse for i + 0.1
 MOST_FACTS = 64  # in a row; of a document with more, this many neighbouring ones are drawn
+FRONT_PIECES = 3  # of a row of facts: words from anywhere, the title, a space
+FACT_PIECES = 6  # of a fact: what comes before the span, MASK, what comes after it, MASK, the span, MASK
 
 
 class SalientSpanDataset(BatchDataset):
@@ -66,12 +68,12 @@ class SalientSpanDataset(BatchDataset):
         questions = [f"{template.ask(document.subject)} " if document.subject else "" for document in annotated]
         self._question_lengths = torch.tensor([len(question) for question in questions])
         ends_of_questions = torch.cumsum(self._question_lengths, 0)
-        self._question_starts = len(documents._ids) + ends_of_questions - self._question_lengths
+        self._question_starts = len(documents.ids) + ends_of_questions - self._question_lengths
         try:
             ids = torch.tensor(documents.encode("".join(questions)), dtype=torch.int32)
         except ValueError as error:
             raise UserError(f"'{template}': {error}; word the question in characters of the text") from None
-        self._ids = torch.cat((documents._ids, ids))
+        self._ids = torch.cat((documents.ids, ids))
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -80,7 +82,7 @@ class SalientSpanDataset(BatchDataset):
         """Draws what to read of each document `indices` (B,), and which span of it to mask."""
         kind, prefix, which, left, right = torch.rand(5, len(indices), device=indices.device)  # (B,) each
         asks = prefix < self.question_prefix_prob * self._relevance[indices]
-        document, title = self.documents._starts[indices], self._title_lengths[indices]
+        document, title = self.documents.starts[indices], self._title_lengths[indices]
         head = torch.where(asks, self._question_starts[indices], document)
         head_length = torch.where(asks, self._question_lengths[indices], title)
 
@@ -88,7 +90,7 @@ class SalientSpanDataset(BatchDataset):
         start, end = self._entities[entity.clamp(max=len(self._entities) - 1)].unbind(1)  # (B,), in the document
         # the window around the entity begins after the title, and ends where the text would exceed max_length
         first = torch.maximum(title, start - (left * (self.context_chars + 1)).long())
-        last = torch.minimum(self.documents._lengths[indices], end + (right * (self.context_chars + 1)).long())
+        last = torch.minimum(self.documents.lengths[indices], end + (right * (self.context_chars + 1)).long())
         last = torch.minimum(last, first + self.documents.max_length - head_length)
         shift = head_length - first  # offset from positions in the document to positions in the text that is read
         salient = Spans(head, head_length, document + first, last + shift, start + shift, end - start)
@@ -142,10 +144,10 @@ class FactDataset(BatchDataset):
         self.most_facts = min(MOST_FACTS, max(1, int(self._counts.max())))
 
         mark = torch.tensor([documents.stoi[documents.MASK_CHAR]], dtype=torch.int32)
-        self._mark = len(documents._ids)  # where MASK is in _ids
-        self._ids = torch.cat((documents._ids, mark))
-        is_space = (documents._ids == documents.stoi.get(" ", -1)) | (documents._ids == documents.stoi.get("\n", -1))
-        starts = torch.ones(len(documents._ids), dtype=torch.bool)
+        self._mark = len(documents.ids)  # where MASK is in _ids
+        self._ids = torch.cat((documents.ids, mark))
+        is_space = (documents.ids == documents.stoi.get(" ", -1)) | (documents.ids == documents.stoi.get("\n", -1))
+        starts = torch.ones(len(documents.ids), dtype=torch.bool)
         starts[1:] = is_space[:-1] & ~is_space[1:]
         self._word_starts = starts.nonzero()[:, 0]  # where words begin
 
@@ -159,12 +161,13 @@ class FactDataset(BatchDataset):
         starts, lengths = self.pieces(indices)
         ends = torch.cumsum(lengths, 1)  # (B, P), in the row
         position = torch.arange(self.block_size, device=indices.device).expand(len(indices), -1).contiguous()
-        piece = torch.searchsorted(ends, position, right=True).clamp(max=ends.size(1) - 1)  # (B, block_size)
+        piece = torch.searchsorted(ends, position, right=True).clamp(max=ends.size(1) - 1)  # both (B, block_size)
         source = starts.gather(1, piece) + position - (ends - lengths).gather(1, piece)
         string = self._ids[source.clamp(0, len(self._ids) - 1)].long()
         x, y = inputs_and_targets(string.masked_fill(position >= ends[:, -1:], 0))
-        if self.documents.loss_on_span:  # of a fact's six pieces, the last two
-            y = y.masked_fill(((piece < 3) | ((piece - 3) % 6 < 4))[:, 1:], 0)
+        if self.documents.loss_on_span:
+            is_target = (piece >= FRONT_PIECES) & ((piece - FRONT_PIECES) % FACT_PIECES >= FACT_PIECES - 2)
+            y = y.masked_fill(~is_target[:, 1:], 0)
         has_facts = ((starts == self._mark) & (lengths > 0)).any(1, keepdim=True)
         plain_x, plain_y = self.documents.batch(indices)
         return torch.where(has_facts, x, plain_x), torch.where(has_facts, y, plain_y)
@@ -172,10 +175,11 @@ class FactDataset(BatchDataset):
     def pieces(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The pieces of _ids that make up the rows for documents `indices` (B,).
 
-        Returns where they start and their lengths, 0 for what is left out: both (B, P), P = 3 + 6 K.
+        Returns where they start and their lengths, 0 for what is left out: both (B, P), where
+        P = FRONT_PIECES + FACT_PIECES * K.
         """
         words, n_words = self.random_words(len(indices), indices.device)
-        document, head = self.documents._starts[indices], self._head_lengths[indices]  # (B,)
+        document, head = self.documents.starts[indices], self._head_lengths[indices]  # (B,)
         no_stop = self._has_title[indices] * torch.randint(2, head.shape, device=indices.device)
         starts, lengths = self.facts(indices)  # (B, K, 6)
         row_lengths = (n_words + head)[:, None] + torch.cumsum(lengths.sum(-1), 1)  # (B, K)
@@ -191,12 +195,11 @@ class FactDataset(BatchDataset):
         first = (torch.rand(rows, device=device) * (len(self._word_starts) - self.prefix_words)).long().clamp(min=0)
         start, end = self._word_starts[first], self._word_starts[(first + wanted).clamp(max=len(self._word_starts) - 1)]
         length = end - start
-        in_one_document = torch.searchsorted(self.documents._starts, torch.stack((start, end)), right=True)
+        in_one_document = torch.searchsorted(self.documents.starts, torch.stack((start, end)), right=True)
         return start, length * ((in_one_document[0] == in_one_document[1]) & (length < self.block_size // 4))
 
     def facts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The facts of documents `indices` (B,) in random order, each as six pieces of _ids: what comes before the
-        span, MASK, what comes after it, MASK, the span, MASK.
+        """The facts of documents `indices` (B,) in random order, each as FACT_PIECES pieces of _ids.
 
         Returns where the pieces start and their lengths, both (B, K, 6), where K is most_facts.
         """
@@ -214,17 +217,17 @@ class FactDataset(BatchDataset):
 
         start, end = self._facts[facts].unbind(-1)  # (B, K), in the document
         left, right = (torch.rand(2, *start.shape, device=device) * (self.context_chars + 1)).long()
-        document, length = self.documents._starts[indices][:, None], self.documents._lengths[indices][:, None]  # (B, 1)
+        document, length = self.documents.starts[indices][:, None], self.documents.lengths[indices][:, None]  # (B, 1)
         first = torch.maximum(self._head_lengths[indices][:, None], start - left)
         last = torch.minimum(length, end + right)
         mark, one = torch.full_like(start, self._mark), torch.ones_like(start)
         reads_after = torch.randint(2, start.shape, device=device)  # 0 or 1
-        pieces = (  # where they start, and their lengths
-            (document + first, start - first),  # what comes before the span
+        pieces = (  # FACT_PIECES: where they start, and their lengths
+            (document + first, start - first),
             (mark, one),
-            (document + end, reads_after * (last - end)),  # what comes after it
+            (document + end, reads_after * (last - end)),
             (mark, reads_after),
-            (document + start, end - start),  # the span
+            (document + start, end - start),
             (mark, one),
         )
         starts, lengths = (torch.stack(parts, -1) for parts in zip(*pieces, strict=True))

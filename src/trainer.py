@@ -171,7 +171,7 @@ class Trainer:
         return float(self.over_processes(torch.stack(losses).mean()))
 
     def end_epoch(self, bar: tqdm) -> bool:
-        """Counts the epoch, and reports the test loss and the callbacks' figures. Returns whether there were any."""
+        """Counts the epoch, and reports the test loss and the callbacks' figures. Returns whether there are any."""
         self.epoch += 1
         figures = {} if self.test_dataset is None else {"test loss": self.test_loss()}
         for function in self.on_epoch_end:
