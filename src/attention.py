@@ -60,8 +60,8 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
     Returns (B, nh, Tq, Tk).
     """
     (B, nh, Tk, hs), Tq = key.shape, query.size(2)
-    q = query.expand(B, -1, -1, -1).reshape(B * nh, Tq, hs)
-    k = key.reshape(B * nh, Tk, hs)
+    q = query.expand(B, -1, -1, -1).reshape(B * nh, Tq, hs)  # (B nh, Tq, hs)
+    k = key.reshape(B * nh, Tk, hs)  # (B nh, Tk, hs)
     bias = mask_bias(mask, q.dtype)
     scores = torch.baddbmm(bias.expand(B * nh, Tq, Tk), q, k.transpose(1, 2), alpha=1.0 / math.sqrt(hs))
     return F.softmax(scores, dim=-1).view(B, nh, Tq, Tk)
@@ -79,7 +79,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: 
         # is_causal stands for the mask, aligned to the upper left corner: query i sees keys 0..i
         return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
     # on a CPU, baddbmm, softmax and bmm are several times faster than scaled_dot_product_attention and its backward
-    weights = dropout(attention_weights(query, key, mask)).view(B * nh, -1, Tk)
+    weights = dropout(attention_weights(query, key, mask)).view(B * nh, -1, Tk)  # (B nh, Tq, Tk)
     return torch.bmm(weights, value.reshape(B * nh, Tk, hs)).view(B, nh, -1, hs)
 
 
@@ -194,7 +194,8 @@ class RotarySelfAttention(CausalSelfAttention):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         block_size, head_size = len(self.rope_cache), self.key.out_features // self.n_head
         table = state_dict.setdefault(f"{prefix}rope_cache", standard_rope_cache(block_size, head_size))
-        if table.shape in ((block_size, head_size // 2, 2), (block_size, self.key.out_features // 2, 2)):
+        shapes = (block_size, head_size // 2, 2), (block_size, self.key.out_features // 2, 2)
+        if table.shape in shapes and table.shape != self.rope_cache.shape:  # else copied in place, for replicas, too
             self.rope_cache = self.rope_cache.new_empty(table.shape)  # filled below
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -367,3 +367,12 @@ def test_layer_norms_see_fp32_under_bf16_autocast(variant):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model(torch.full((2, 20), 5))
     assert len(seen) >= 7 and set(seen) == {(torch.float32, torch.float32)}
+
+
+def test_replica_follows_when_parameters_with_another_table_are_loaded():
+    model = perturbed_model("rope")
+    replica, other = model.replica(), perturbed_model("rope").state_dict()
+    own = {name: value.flip(0) if name.endswith("rope_cache") else value for name, value in other.items()}
+    model.load_state_dict(own)
+    idx = torch.randint(2, 30, (2, 24))
+    assert torch.equal(replica.eval()(idx)[0], model.eval()(idx)[0])
