@@ -87,8 +87,12 @@ class OutputFiles:
     def unfinished(self) -> Iterator[Path]:
         """Partly written files that killed runs left behind."""
         target = resolve_link(self.path)
-        part = re.compile(rf"\.{re.escape(target.name)}(\.json|\.state|\.\d+|\.\d+\.json)?\.\d+\.part")
-        return (other for other in target.parent.iterdir() if part.fullmatch(other.name))
+        part = re.compile(rf"\.{re.escape(target.name)}(\.\d+)?(\.json|\.state)?\.\d+\.part")
+        for other in target.parent.iterdir():
+            found = part.fullmatch(other.name)
+            # "m.2" is what a run with the output "m" keeps after epoch 2, or another run's output
+            if found and not (found[1] and target.with_name(f".{target.name}{found[1]}.lock").exists()):
+                yield other
 
 
 def resolve_link(path: str) -> Path:

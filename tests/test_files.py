@@ -68,6 +68,10 @@ def test_lock_removes_half_written_files_of_its_own_output_only(tmp_path):
     with locked(str(tmp_path / "run1")):
         assert {path.name for path in tmp_path.iterdir()} == others | {".run1.lock"}
     assert {path.name for path in tmp_path.iterdir()} == others
+    with locked(str(tmp_path / "run1.20")):  # another run, which is writing its parameters
+        (tmp_path / ".run1.20.77.part").write_text("half")
+        with locked(str(tmp_path / "run1")):
+            assert (tmp_path / ".run1.20.77.part").exists()
 
 
 def test_lock_that_cannot_be_opened_is_named(tmp_path):
