@@ -9,10 +9,10 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 
 class UserError(ValueError):
@@ -72,6 +72,35 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
 def discard_output() -> None:
     """Drops what is still to be written to standard output, so that Python does not fail on it when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class DroppingStream:
+    """A text stream that drops what it cannot write, to a pipe whose reader has ended or to a full disk."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
+
+
+@contextmanager
+def dropping_output() -> Iterator[None]:
+    """In this context, output that cannot be written is dropped, so that it does not end a long training."""
+    with ExitStack() as stack:
+        for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+            if stream is not None:  # closed, as by >&-
+                stack.enter_context(redirect(DroppingStream(stream)))
+        yield
 
 
 def in_ipython() -> bool:

@@ -111,7 +111,8 @@ class Subjects:
 
     def of(self, text: str) -> tuple[int, str]:
         """The length of the title and the subject of a text: (0, "") if it has no title and begins with no name."""
-        title, subject, name = title_length(text), subject_of(text), self.name_at(text, 0)
+        title, name = title_length(text), self.name_at(text, 0)
+        subject = text[: max(0, title - 2)]
         following = text[title:]
         if subject in self.names:
             return title, subject
@@ -182,7 +183,7 @@ def guess_subjects(documents: Sequence[Document], names: set[str], places: set[s
         return [
             ("before", *before),
             ("after", *after),
-            ("words", min(4, len(entity.split()))),
+            ("words", min(MOST_WORDS, len(entity.split()))),
             ("repeated", text.count(entity) > 1),
         ]
 
@@ -198,7 +199,8 @@ def guess_subjects(documents: Sequence[Document], names: set[str], places: set[s
     for i, document in enumerate(documents):
         likeliest = (1.0, "")  # a subject has to be more likely than not
         for start, end in document.entities if not document.subject else ():
-            end -= 2 * document.text[start:end].endswith(("'s", "’s"))
+            if document.text[start:end].endswith(("'s", "’s")):
+                end -= 2
             if not is_place(document.text[start:end], places):
                 of_entity = posterior_odds(odds, features(document.text, start, end))
                 likeliest = max(likeliest, (of_entity, document.text[start:end]))
@@ -455,15 +457,9 @@ class TextSummary:
     def warnings(self, text: str, pairs: str) -> list[str]:
         """A line if less than half of the questions fit the wording, and one if less than half of the people are found.
 
-        `text` and `pairs` are the names of the files. Raises UserError if none fits or is found.
+        `text` and `pairs` are the names of the files. Raises UserError if no one is found.
         """
         lines = []
-        line, question = self.fit.first_misfit or (0, "")
-        advice = "word all questions alike, or give the wording with --question"
-        if not self.fit.fits:
-            raise UserError(
-                f"{pairs}, line {line}: {question!r} and all other questions do not fit '{self.fit.template}'; {advice}"
-            )
         if not self.found:
             raise UserError(
                 f"{text}: no line is about any of the people in {pairs}; begin each line with the name as the question "
@@ -472,7 +468,8 @@ class TextSummary:
         if 2 * self.fit.fits < self.fit.rows:
             lines.append(
                 f"warning: {pairs}: only {self.fit.fits:,} of {count(self.fit.rows, 'question')} fit "
-                f"'{self.fit.template}', line {line} does not; {advice}"
+                f"'{self.fit.template}', line {self.fit.first_misfit[0]} does not; "
+                "word all questions alike, or give the wording with --question"
             )
         if 2 * self.found < self.people:
             lines.append(
@@ -483,11 +480,11 @@ class TextSummary:
 
 
 def summarise(
-    texts: Sequence[str], max_length: int, questions: Sequence[str] = (), fit: TemplateFit | None = None
+    texts: Sequence[str], max_length: int, pairs: Sequence[tuple[str, str]] = (), fit: TemplateFit | None = None
 ) -> TextSummary:
-    """Counts what is in the texts; `fit` is that of the `questions`."""
-    names = {fit.template.name_in(question) for question in questions} - {None} if fit is not None else set()
-    subjects = Subjects(names, texts)
+    """Counts what is in the texts; `fit` is that of the questions in the `pairs`."""
+    names = {fit.template.name_in(question) for question, _ in pairs} - {None}
+    subjects = Subjects(names, texts, {place for _, place in pairs}, common_words(texts) if names else ())
     found: Counter[str] = Counter()
     titled = 0
     for text in texts:

@@ -39,21 +39,34 @@ def read_inputs(run: Run) -> Inputs:
     given = None if run.question is None else QuestionTemplate.parse(run.question)
     if run.finetune_corpus_path is not None and run.uses_pairs:
         pairs = parse_pairs(read_text(run.finetune_corpus_path), run.finetune_corpus_path)
-        fit = wording_of(pairs, text, given)
+        fit = wording_of(pairs, text, given, run.finetune_corpus_path)
         check_header(pairs, fit, text, run.finetune_corpus_path)
     if run.eval_corpus_path is not None:
         questions = parse_questions(read_text(run.eval_corpus_path), run.eval_corpus_path)
         if run.report_path is not None and questions[0][1] is None:
             raise UserError(f"{run.eval_corpus_path}: has no places; --report_path needs them to compare with")
-        check_header(questions, wording_of(questions, text, given), text, run.eval_corpus_path)
+        wording = wording_of(questions, text, given, run.eval_corpus_path)
+        check_header(questions, wording, text, run.eval_corpus_path)
     return Inputs(text, pairs, questions, fit)
 
 
-def wording_of(rows: Sequence[tuple[str, str | None]], text: str, given: QuestionTemplate | None) -> TemplateFit:
-    """The wording of the questions in the rows: `given`, or else the one that most of them share."""
+def wording_of(
+    rows: Sequence[tuple[str, str | None]], text: str, given: QuestionTemplate | None, name: str = "data"
+) -> TemplateFit:
+    """The wording of the questions in the rows: `given`, or else the one that most of them share.
+
+    Raises UserError, which calls the rows `name`, if no question has the wording that was given.
+    """
     questions = [question for question, _ in rows]
     if given is not None:
-        return fit_template(given, questions)
+        fit = fit_template(given, questions)
+        if not fit.fits:
+            line, question = fit.first_misfit
+            others = " and all other questions do" if len(rows) > 1 else " does"
+            raise UserError(
+                f"{name}, line {line}: {question!r}{others} not fit --question '{given}'; give their wording"
+            )
+        return fit
     lines = text.split("\n")
     return find_template(questions, set(map(subject_of, lines)), lines)
 

@@ -63,11 +63,11 @@ def count_places(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[
 
     Raises ValueError if the counts differ.
     """
+    if len(pairs) != len(predictions):
+        raise ValueError(f"{len(predictions)} predictions for {len(pairs)} questions")
     if pairs[0][1] is None:
         print("No gold birth places provided; returning (0,0)")
         return 0.0, 0.0
-    if len(pairs) != len(predictions):
-        raise ValueError(f"{len(predictions)} predictions for {len(pairs)} questions")
     return float(len(pairs)), float(count_right(pairs, predictions))
 
 

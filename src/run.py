@@ -22,7 +22,7 @@ from recipe import RECIPES, VARIANTS, Run
 
 FUNCTIONS = {
     "pretrain": "read the text with spans masked out, and write the parameters",
-    "finetune": "train on question<TAB>place pairs; the recipes fast and open also read the text again",
+    "finetune": "train on question<TAB>answer pairs; the recipes fast and open also read the text again",
     "evaluate": "answer the questions of a file, and count the right answers",
     "ask": "ask about people by name, and show what the model and the text say",
 }
@@ -44,7 +44,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "finetune_corpus_path": (
         (*TRAINING, "evaluate"),
         {
-            "help": "question<TAB>place pairs: finetune trains on them; --recipe fast and finetune --recipe open take "
+            "help": "question<TAB>answer pairs: finetune trains on them; --recipe fast and finetune --recipe open take "
             "the wording and likely answers from them, too; evaluate --report_path notes which answers occur in them"
         },
     ),
@@ -65,7 +65,10 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "one that the parameters were trained with)",
         },
     ),
-    "recipe": (TRAINING, {"choices": RECIPES, "default": "course", "help": "training settings"}),
+    "recipe": (
+        TRAINING,
+        {"choices": RECIPES, "default": "course", "help": "training settings; README.md compares the recipes"},
+    ),
     "pretrain_lr": (("pretrain",), {"type": positive(float), "help": "highest learning rate of AdamW"}),
     "finetune_lr": (("finetune",), {"type": positive(float), "help": "highest learning rate"}),
     "pretrain_epochs": (("pretrain",), {"type": positive(int), "help": "epochs over the text"}),
@@ -73,15 +76,15 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("finetune",),
         {
             "type": positive(int),
-            "help": "epochs over the pairs or, with pretrained parameters in fast and open, over the text; defaults: "
-            "from scratch or with --reading_params_path",
+            "help": "epochs over the pairs; over the text if fast or open start from pretrained parameters. Of two "
+            "defaults, the first is without --reading_params_path",
         },
     ),
     "bottleneck_dim": (
         tuple(FUNCTIONS),
         {"type": positive(int), "default": 32, "help": "length of the perceiver's inner sequence"},
     ),
-    "seed": (tuple(FUNCTIONS), {"type": seed, "default": 0, "help": "random seed"}),
+    "seed": (TRAINING, {"type": seed, "default": 0, "help": "random seed"}),
     "device": (
         tuple(FUNCTIONS),
         {"choices": ["auto", "cpu", "cuda", "mps"], "default": "auto", "help": "auto: a GPU if there is one"},
@@ -124,7 +127,7 @@ NEEDED = {
     "ask": ["reading_params_path"],
 }
 # where an option does not apply, these are ignored, and those in STRICT are an error; all others get a warning
-QUIET = {"recipe", "precision", "micro_batch_rows", "checkpoint_minutes", "tb_expt_name", "tb_folder"}
+QUIET = {"recipe", "seed", "precision", "micro_batch_rows", "checkpoint_minutes", "tb_expt_name", "tb_folder"}
 STRICT = {"writing_params_path", "outputs_path", "report_path", "eval_corpus_path", "resume", "keep_every"}
 
 
@@ -158,9 +161,14 @@ def parse(argv: list[str]) -> Run:
         overview = Parser(f"{__doc__}\n\nFor the options of a function: run.py FUNCTION --help", prog="run.py")
         functions = "; ".join(f"{name}: {text}" for name, text in FUNCTIONS.items())
         overview.add_argument("function", choices=FUNCTIONS, help=functions)
+        if function not in ("-h", "--help") and FUNCTIONS.keys() & set(argv):
+            overview.error("the function comes first: run.py FUNCTION VARIANT TEXT OPTIONS")
         overview.parse_args(argv[:1])
     parser = parser_of(function)
     given = vars(parser.parse_intermixed_args(argv[1:]))
+    empty = next((name for name, value in given.items() if value == ""), None)
+    if empty is not None:  # such as "$DEV" in a shell without that variable
+        parser.error(f"{'--' if empty in OPTIONS else ''}{empty} is empty")
     recipe = RECIPES[given.pop("recipe")]
     for name, (functions, _) in OPTIONS.items():
         if function in functions or name in QUIET or given[name] == parser.get_default(name):

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from answering import answer, answer_probabilities, evaluating, likeliest_answers, unanswerable
 from checkpoint import TIME, StateKeeper, keep_params, load_params, record_of, save_params
-from cli import UserError
+from cli import UserError, dropping_output
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from engine import configure_torch, pick_device, pick_precision
 from entities import subject_of, summarise
@@ -50,8 +50,6 @@ from report import (
 )
 from trainer import Trainer, TrainerConfig
 from utils import set_seed
-
-EMPTY_NAME = "NAME: a name is empty; give one, as in ask ... 'Marie Curie'"
 
 
 @dataclass
@@ -150,7 +148,7 @@ def build(run: Run, inputs: Inputs) -> World:
     documents = CharCorruptionDataset(inputs.text, BLOCK_SIZE, run.pretrain_corpus_path)
     print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
     pairs = None
-    if inputs.pairs is not None:
+    if run.trains and inputs.pairs is not None:  # a report only looks up their places
         pairs = NameDataset(documents, inputs.pairs, run.finetune_corpus_path)
     config = GPTConfig(
         documents.vocab_size,
@@ -221,9 +219,8 @@ def salient_spans(
 
 
 def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) -> None:
-    """Says how much text there is, and how well the pairs fit it. Raises UserError if they do not fit at all."""
-    questions = [question for question, _ in inputs.pairs or []]
-    summary_of_text = summarise(documents.data, documents.max_length, questions, inputs.fit)
+    """Says how much text there is, and how well the pairs fit it. Raises UserError if no one is found."""
+    summary_of_text = summarise(documents.data, documents.max_length, inputs.pairs or (), inputs.fit)
     print(summary_of_text.size_line())
     if inputs.fit is not None:
         print(summary_of_text.coverage_line())
@@ -298,7 +295,7 @@ def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, config: Trai
     if trainer.rank == 0:
         trainer.config.writer = tensorboard_writer(run, record["started"], trainer.steps + 1)
     try:
-        with keeper.listening():
+        with keeper.listening(), dropping_output():
             trainer.train()
     except FloatingPointError as error:
         lower = f"--{run.function}_lr" + (" and muon_lr in src/recipe.py" if trainer.config.muon_lr else "")
@@ -357,7 +354,8 @@ def failed_writes_hidden() -> Iterator[None]:
 
 def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) -> SummaryWriter:
     """The log of the run that began at that time. A resumed run hides the points that it logged from purge_step on."""
-    name = f"{run.function}-{run.variant}-{Path(run.output).name}-{started}"  # two runs may start in one second
+    output = os.fsencode(Path(run.output).name)[-100:].decode(errors="ignore")  # file systems limit a name to 255 bytes
+    name = f"{run.function}-{run.variant}-{output}-{started}"  # two runs may start in one second
     folder = Path(run.tb_folder) / run.tb_expt_name / name
     with writing(f"{folder}:"):
         return SummaryWriter(folder, purge_step=purge_step)
@@ -424,10 +422,10 @@ def attention_while_answering(world: World, question: str, prediction: str) -> l
 
 def ask(run: Run, inputs: Inputs) -> None:
     """Asks about names and shows what the model and the text say: formatted for a terminal, or as TSV in a pipe."""
-    if any(not name.strip() for name in run.names):
-        raise UserError(EMPTY_NAME)
     with redirect_stdout(sys.stderr):
         world = build(run, inputs)
+    if any(not name.strip() or is_without_name(world.template, name) for name in run.names):
+        raise UserError("NAME: a name is empty; give one, as in ask ... 'Marie Curie'")
     index = text_index(world.documents)
     at_terminal = sys.stdout is not None and sys.stdout.isatty()
     if not at_terminal:
@@ -444,15 +442,20 @@ def ask(run: Run, inputs: Inputs) -> None:
 
 def look_up(world: World, index: TextIndex, words: str) -> Finding:
     """Asks the model about a name (or a whole question, as it is) and looks up the name in the text."""
+    if is_without_name(world.template, words):  # a line of standard input; the others are still answered
+        return Finding(words, "", 0.0, [], index.evidence(words, ""), "the question has no name")
     name = world.template.name_in(words)
     question = words if name is not None else world.template.ask(words)
-    if name is None and words.split() == world.template.ask("").split():
-        raise UserError(EMPTY_NAME)
     (greedy,) = answer(world.model, world.documents, [question])
     (probability,) = answer_probabilities(world.model, world.documents, [question], [greedy])
     (likeliest,) = likeliest_answers(world.model, world.documents, [question], n_best=LIKELIEST)
     evidence = index.evidence(name or words, greedy)
     return Finding(name or words, greedy, probability, likeliest, evidence, unanswerable(world.documents, question))
+
+
+def is_without_name(template: QuestionTemplate, words: str) -> bool:
+    """Whether these words are the question with the name left out."""
+    return template.before + template.after != "" and words.split() == template.ask("").split()
 
 
 def read_names() -> Iterator[str]:

@@ -220,8 +220,8 @@ def test_whole_question_is_asked_as_it_is(template, line, name, monkeypatch):
         found = steps.look_up(world, index, words)
         assert found.name == name and found.evidence.line == 1 and found.reason is None
     assert asked == [template.ask(name)] * 2
-    with pytest.raises(UserError, match="a name is empty"):
-        steps.look_up(world, index, template.ask(" ").strip())
+    without_name = steps.look_up(world, index, template.ask(" ").strip())
+    assert (without_name.answer, without_name.reason) == ("", "the question has no name")
 
 
 def read_from(monkeypatch, raw: bytes, encoding: str) -> list[str]:
@@ -347,6 +347,9 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     assert report[6]["name_in_text"] == "False" and float(report[1]["margin"]) > 0
     run.main(["evaluate", *common, *evaluate])
     assert read_text("report.tsv").splitlines()[1].endswith("\tNone")
+    (trained / "other.tsv").write_text("Where was 王 born?\tReykjavík\n", encoding="utf-8")  # never asked
+    run.main(["evaluate", *common, *evaluate, "--finetune_corpus_path", "other.tsv"])
+    assert read_text("report.tsv").splitlines()[2].endswith("\tTrue")
 
     (trained / "asked.tsv").write_text(PAIRS.replace("Reykjavík", "REYKJAVÍK"), encoding="utf-8")
     capsys.readouterr()

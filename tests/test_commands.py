@@ -362,7 +362,7 @@ def test_option_without_effect_gets_a_warning(capsys):
             f"pretrain vanilla wiki.txt --writing_params_path {'x' * 235} --keep_every 5",
             "x.650.json: cannot be written (File name too long)",
         ),
-        ("--seed 1 pretrain vanilla wiki.txt", "the following arguments are required: function"),
+        ("--seed 1 pretrain vanilla wiki.txt", "the function comes first: run.py FUNCTION VARIANT TEXT"),
         ("pretrain vanilla wiki.txt --writing_params_path /dev/null", "/dev/null: is not a regular file"),
         (f"pretrain vanilla nowhere.txt {PRETRAIN}", "nowhere.txt: no such file"),
         (f"pretrain vanilla . {PRETRAIN}", ".: is a folder"),
@@ -382,8 +382,12 @@ def test_option_without_effect_gets_a_warning(capsys):
         (f"evaluate rope small.txt {EVALUATE}", "a.params: was trained on a vocabulary of"),
         (f"evaluate rope wiki.txt {EVALUATE} --keep_every 2", "--keep_every does not apply to evaluate"),
         (f"evaluate rope wiki.txt {EVALUATE} --device cuda", "--device cuda: this machine"),
-        ("pretrain vanilla wiki.txt --writing_params_path=", "pretrain needs --writing_params_path"),
-        (f"evaluate rope wiki.txt {EVALUATE} --report_path=", "the name of an output is empty"),
+        ("pretrain vanilla wiki.txt --writing_params_path=", "--writing_params_path is empty; see --help"),
+        (
+            f"finetune vanilla wiki.txt {TRAIN} --question Home:{{name}}",
+            "birth_places_train.tsv, line 1: 'Where was Ada Lovelace born?' and all other questions do not fit --ques",
+        ),
+        (f"evaluate rope wiki.txt {EVALUATE} --report_path=", "--report_path is empty; see --help"),
     ],
 )
 def test_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):

@@ -263,8 +263,8 @@ def test_places_are_found_in_scripts_without_spaces(document, entities):
 
 
 def summary_of(lines, names, template=COURSE_TEMPLATE, max_length=112):
-    questions = [template.ask(name) for name in names]
-    return summarise(lines, max_length, questions, fit_template(COURSE_TEMPLATE, questions))
+    pairs = [(template.ask(name), "Rome") for name in names]
+    return summarise(lines, max_length, pairs, fit_template(COURSE_TEMPLATE, [question for question, _ in pairs]))
 
 
 def test_summary_counts_documents_and_what_is_never_read():
@@ -306,15 +306,14 @@ def test_few_lines_about_the_people_of_the_pairs_give_a_warning_and_none_an_erro
         summary_of(["Ek, Ada. Born in Rome"], names).warnings("wiki.txt", "pairs.tsv")
 
 
-def test_few_questions_that_fit_give_a_warning_and_none_an_error():
+def test_few_questions_that_fit_give_a_warning():
     lines, questions = ["Ada Ek. Born", "Bo. Born"], ["Home of Ada Ek?", "Home of Bo?", "Where was Bo born?"]
-    (warning,) = summarise(lines, 112, questions, fit_template(COURSE_TEMPLATE, questions)).warnings("w", "pairs.tsv")
+    pairs = [(question, "Rome") for question in questions]
+    (warning,) = summarise(lines, 112, pairs, fit_template(COURSE_TEMPLATE, questions)).warnings("w", "pairs.tsv")
     assert warning == (
         "warning: pairs.tsv: only 1 of 3 questions fit 'Where was {name} born?', line 1 does not; "
         "word all questions alike, or give the wording with --question"
     )
-    with pytest.raises(UserError, match=r"^pairs\.tsv, line 1: 'Home of Ada Ek\?' and all other questions do not fit"):
-        summarise(lines, 112, questions[:2], fit_template(COURSE_TEMPLATE, questions[:2])).warnings("w", "pairs.tsv")
 
 
 def test_known_name_with_an_initial_is_not_cut_at_the_initial():

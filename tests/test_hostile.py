@@ -287,5 +287,5 @@ def find_all_entities(text: str) -> None:
     documents = CharCorruptionDataset(text, 128)
     spans = SalientSpanDataset(documents, pairs, COURSE_TEMPLATE, **settings, weight_by_answer_odds=True)
     spans.batch(torch.arange(1))
-    questions = [question for question, _ in pairs]
-    summarise(documents.data, documents.max_length, questions, find_template(questions, (), documents.data))
+    fit = find_template([question for question, _ in pairs], (), documents.data)
+    summarise(documents.data, documents.max_length, pairs, fit)

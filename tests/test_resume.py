@@ -1,5 +1,6 @@
 """Stop and resume: what was trained before a signal, a kill or a full disk is neither lost nor trained again."""
 
+import io
 import json
 import os
 import re
@@ -384,6 +385,26 @@ def test_disk_too_full_for_tensorboard_does_not_end_a_run(world, monkeypatch, ca
     monkeypatch.setattr(SummaryWriter, "add_scalar", fails)
     run.main([*PRETRAIN.split(), "2"])
     assert capsys.readouterr().err.count("No space left on device: TensorBoard's curves end; training continues") == 1
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_that_cannot_be_printed_does_not_end_a_run(world, monkeypatch, stream):
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            if "epoch" in text:  # the progress bar, or an accuracy
+                raise BrokenPipeError
+            return super().write(text)
+
+    monkeypatch.setattr(sys, stream, Closed())
+    run.main([*PRETRAIN.split(), "2", "--eval_corpus_path", "pairs.tsv"])
+    assert left(world) == {"a.params", "a.params.json"} and getattr(sys, stream).getvalue()
+
+
+def test_output_with_a_very_long_name_has_a_curve(world):
+    name = "é" * 110  # 220 bytes; the temporary file beside it may have 255
+    run.main([*f"pretrain vanilla wiki.txt --writing_params_path {name} --pretrain_epochs 1".split()])
+    (curve,) = Path("expt/run").iterdir()
+    assert left(world) == {name, f"{name}.json"} and name[-50:] in curve.name
 
 
 def test_tensorboards_own_thread_is_silent_about_a_full_disk(world, monkeypatch, capsys):
