@@ -40,7 +40,7 @@ from files import OutputFiles, check_folder, locked, read_text, write_text
 from inputs import read_inputs, wording_of
 from question import parse_pairs
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe, Run, with_settings
-from records import append_record, machine, sha256_of
+from records import append_record, commit_and_note, machine, sha256_of
 
 if TYPE_CHECKING:
     from model import GPT
@@ -333,6 +333,7 @@ class Measurement:
             print(f"{self.folder}: its records were written; --resume does not measure it again")
             return
         resumed = resume and self.can_resume()
+        notes = ["resumed, so its times are not known"] if resumed else []
         if not resume:
             for path in (self.recorded, self.pretrained.path):
                 Path(path).unlink(missing_ok=True)
@@ -341,14 +342,14 @@ class Measurement:
             corpus = make_world(self.arguments, self.row, self.folder, relation)
             values = self.pretrain_and_ask() if relation == relations[0] else {"measured": {}} | self.ask()
             if resumed:  # what came before it was stopped is not known
-                values |= {"seconds": {}, "note": "resumed, so its times are not known"}
+                values |= {"seconds": {}}
                 values |= {} if self.every else {"curve": None}
             if self.arguments.experiment == "wordings":
                 form = self.row.question or ("as they are" if self.row.titles else "lines without titles")
                 values["measured"]["form"] = form
             if relations != ("birthplace",):
                 values["measured"]["relation"] = relation
-            record(self.common_record(corpus) | values)
+            record(self.common_record(corpus, notes) | values)
             recorded.append(relation)
             write_text(str(self.recorded), "\n".join(recorded))
 
@@ -405,15 +406,14 @@ class Measurement:
         sharpness = [round(w, 3) for w in largest_attention(self.pretrained.path, self.folder)]
         return percents | {"largest_attention": sharpness}
 
-    def common_record(self, corpus: str) -> dict:
+    def common_record(self, corpus: str, notes: list[str]) -> dict:
         """What all records of the row share."""
         from checkpoint import read_record
 
         written = read_record(self.pretrained.path)
         base = asdict(RECIPES[self.arguments.recipe])
         settings = {field.name: getattr(self.recipe, field.name) for field in fields(Recipe) if field.name != "name"}
-        return {
-            "commit": written["commit"].removesuffix("-dirty") if written["commit"] != "unknown" else None,
+        return commit_and_note(written["commit"], *notes) | {
             "machine": machine(),
             "experiment": self.arguments.experiment,
             "command": " ".join(["python", *sys.argv]),
@@ -425,7 +425,6 @@ class Measurement:
             "settings": settings,
             "changed": {name: value for name, value in settings.items() if value != base[name]},
             "seed": self.arguments.seed,
-            "note": "with changes that were not committed" if written["commit"].endswith("-dirty") else None,
         }
 
 

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from cli import Parser, UserError, exit_on_user_error
 from files import check_folder, read_bytes, read_text, writing
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS
-from records import append_record
+from records import append_record, commit_and_note
 
 if TYPE_CHECKING:
     from dataset import CharCorruptionDataset
@@ -69,7 +69,7 @@ def machine_part(tiny: bool) -> None:
         can_compile=can_compile(),
         precision=pick_precision("auto", pick_device("auto")),
         torch=torch.__version__,
-        commit=current_commit().removesuffix("-dirty"),
+        commit=current_commit(),
     )
 
 
@@ -298,8 +298,7 @@ def record_of_parts(outcomes: dict[str, Outcome], tiny: bool) -> dict[str, Any]:
     machine = outcomes["machine"].measured
     problems = [f"{name} {outcome.text}" for name, outcome in outcomes.items() if outcome.text != "ok"]
     values = {name: outcome.measured for name, outcome in outcomes.items()}
-    return {
-        "commit": None if machine["commit"] == "unknown" else machine["commit"],
+    return commit_and_note(machine["commit"], *problems) | {
         "machine": machine["name"],
         "experiment": "gpu_tiny" if tiny else "gpu",
         "command": "bash scripts/gpu.sh" + " --tiny" * tiny,
@@ -311,7 +310,6 @@ def record_of_parts(outcomes: dict[str, Outcome], tiny: bool) -> dict[str, Any]:
             "seconds_of_parts": {name: round(outcome.seconds) for name, outcome in outcomes.items()},
         },
         "status": "failed" if problems else "ok",
-        "note": "; ".join(problems) or None,
         "implementation": "ours",
     }
 

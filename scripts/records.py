@@ -148,6 +148,14 @@ def sha256_of(*paths: str) -> dict[str, str]:
     return {Path(path).name: hashlib.sha256(read_bytes(path)).hexdigest()[:12] for path in paths}
 
 
+def commit_and_note(commit: str, *notes: str) -> dict[str, str | None]:
+    """These two values of a record, from what checkpoint.current_commit() said and what else is to be noted."""
+    if commit.endswith("-dirty"):
+        notes = ("with changes that were not committed", *notes)
+    known = commit.removesuffix("-dirty") if commit != "unknown" else None
+    return {"commit": known, "note": "; ".join(notes) or None}
+
+
 def machine() -> str:
     """The kind of this machine, then its processor: "2 CPU cores (AMD EPYC)"."""
     import torch

@@ -62,13 +62,14 @@ def test_tiny_run_on_a_cpu_ends_well_and_is_not_rendered_as_a_gpus(tmp_path, res
 
 def test_record_of_a_gpu_is_a_row_of_the_results(results):
     outcomes = {name: gpu.Outcome(MEASURED["parts"][name], 1.0, MEASURED.get(name, {})) for name in gpu.PARTS}
-    machine = {"name": "1 GPU (NVIDIA H100)", "has_gpu": True, "precision": "bf16", "commit": "unknown"}
+    machine = {"name": "1 GPU (H100)", "has_gpu": True, "precision": "bf16", "commit": "0123456-dirty"}
     outcomes["machine"] = gpu.Outcome("ok", 1.0, machine)
     record = gpu.record_of_parts(outcomes, tiny=False)
-    assert (record["status"], record["note"]) == ("failed", "step timed out after 150 s: no output")
+    assert record["status"] == "failed"
+    assert record["note"] == "with changes that were not committed; step timed out after 150 s: no output"
     for _ in range(2):  # on the same day
         append_record(str(results), record | {"date": "2026-11-28"})
-    row = "| 2026-11-28 |  | 1 GPU (NVIDIA H100) | step timed out after 150 s | 8.2 |  |  |  | 61 | 98.4 | 1.2 |\n"
+    row = "| 2026-11-28 | 0123456 | 1 GPU (H100) | step timed out after 150 s | 8.2 |  |  |  | 61 | 98.4 | 1.2 |\n"
     assert leaderboard.rendered(PAGE, "page").endswith(row * 2 + "<!-- /table -->\n")
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import leaderboard
 from leaderboard import TABLES, Table, is_of_today, percent, rendered, settings, time_range
 from recipe import RECIPES
-from records import RUN, TIMING, append_record, problem_with, read_records, sha256_of
+from records import RUN, TIMING, append_record, commit_and_note, problem_with, read_records, sha256_of
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "results").glob("*.jsonl"))
@@ -237,6 +237,17 @@ def test_a_line_that_is_not_a_record_is_named(tmp_path, line, problem):
 def test_the_hash_of_a_data_file_is_that_of_sha256sum(tmp_path):
     (tmp_path / "wiki.txt").write_bytes(b"abc")
     assert sha256_of(str(tmp_path / "wiki.txt")) == {"wiki.txt": "ba7816bf8f01"}
+
+
+def test_changes_that_were_not_committed_are_noted_beside_other_notes():
+    changes = "with changes that were not committed"
+    for commit, notes, expected in [
+        ("0123456", (), ("0123456", None)),
+        ("0123456-dirty", (), ("0123456", changes)),
+        ("0123456-dirty", ("resumed", "slow"), ("0123456", f"{changes}; resumed; slow")),
+        ("unknown", ("slow",), (None, "slow")),
+    ]:
+        assert tuple(commit_and_note(commit, *notes).values()) == expected
 
 
 def test_record_is_of_today_if_its_settings_are_those_of_the_recipe():

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import PAIRS, PEOPLE, ROOT, WIKI, small_model
 
+import checkpoint
 from checkpoint import read_record
 from cli import UserError
 from dataset import CharCorruptionDataset
@@ -174,6 +175,8 @@ def test_row_is_trained_asked_and_recorded(world, monkeypatch, capsys):
 
 
 def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "current_commit", lambda: "0123456-dirty")
+
     def main(more: str = "") -> None:
         words = f"experiment.py run pretrain_epochs=1 finetune_epochs=1 --held_out --folder . {more}"
         monkeypatch.setattr("sys.argv", words.split())
@@ -193,7 +196,8 @@ def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
         main("--resume --people 3")  # another experiment
     main("--resume")
     (record,) = read_records("experiments/results.jsonl")
-    assert pretrained.stat().st_mtime_ns == before and record["seconds"] == {} and record["note"].startswith("resumed")
+    assert pretrained.stat().st_mtime_ns == before and (record["seconds"], record["commit"]) == ({}, "0123456")
+    assert record["note"] == "with changes that were not committed; resumed, so its times are not known"
     main("--resume")
     assert len(read_records("experiments/results.jsonl")) == 1 and "its records were written" in capsys.readouterr().out
 
