@@ -104,8 +104,9 @@ def seconds_of(record: Record) -> int | None:
 
 
 def seconds(records: list[Record]) -> str:
-    """The time of the row's first run."""
-    return f"{seconds_of(records[0]) or 0:,}" if records else ""
+    """The time of the row's first run, if it is known."""
+    took = seconds_of(records[0]) if records else None
+    return "" if took is None else f"{took:,}"
 
 
 def time_range(records: list[Record]) -> str:
@@ -126,20 +127,20 @@ def at(epoch: int, curve: str = "curve") -> Column:
 FINETUNINGS = {"the course's finetuning": COURSE_FINETUNING, "two gentle epochs on the pairs": PAIRS_ALONE}
 
 
-def settings(records: list[Record]) -> str:
+def changes(records: list[Record]) -> str:
     """The settings that differ from the recipe. How often the text is read is not among them."""
-    changes = {name: setting for name, setting in records[0]["changed"].items() if name != "pretrain_epochs"}
+    changed = {name: setting for name, setting in records[0]["changed"].items() if name != "pretrain_epochs"}
     words = []
     if not (records[0]["settings"] or {}).get("finetune_qa_per_document"):  # on pairs alone
         for finetuning, text in FINETUNINGS.items():
             values = {name: float(number) for name, number in (word.split("=") for word in text.split())}
             # the oldest records lack finetune_qa_per_document, which is 0 in theirs
-            if values.items() <= ({"finetune_qa_per_document": 0.0} | changes).items():
+            if values.items() <= ({"finetune_qa_per_document": 0.0} | changed).items():
                 words = [finetuning]
-                changes = {name: setting for name, setting in changes.items() if name not in values}
+                changed = {name: setting for name, setting in changed.items() if name not in values}
     words += [
         f"`{name}={setting:g}`" if isinstance(setting, float) else f"`{name}={setting}`"
-        for name, setting in changes.items()
+        for name, setting in changed.items()
     ]
     return ", ".join(words) or "nothing"
 
@@ -311,7 +312,7 @@ TABLES = {
             and r["settings"]["pretrain_epochs"] == 650
         ),
         row=lambda r: (r["variant"], r["seed"], r["commit"]),
-        columns={"attention": value("variant"), "changed": settings, "seed": value("seed")}
+        columns={"attention": value("variant"), "changed": changes, "seed": value("seed")}
         | {f"{epoch}": at(epoch) for epoch in range(130, 650, 130)}
         | {"650": percent, "loss": at(650, "loss_curve")},
         order=lambda records: -records[0]["correct"],
@@ -320,15 +321,15 @@ TABLES = {
         "runs",
         where=lambda r: at(245, "loss_curve")([r]) != "",
         row=lambda r: r["commit"],
-        columns={"changed": settings}
+        columns={"changed": changes}
         | {f"{epoch}": at(epoch, "loss_curve") for epoch in (10, 20, 40, 60, 80, 100, 160, 200, 300, 400, 500, 650)},
     ),
     "ablation": Table(
         "ablations",
         where=lambda r: r["status"] == "ok" and one_change(r),
-        row=lambda r: settings([r]),
+        row=lambda r: changes([r]),
         columns={
-            "changed": settings,
+            "changed": changes,
             "answer masked, %": only(value("measured", "percent_answer_masked"), corpus="course-600"),
             "small world": only(percent, corpus="course-600"),
             "whole text": only(percent, corpus="course-training"),
@@ -342,15 +343,15 @@ TABLES = {
             and r["recipe"] == "open"
             and r["corpus"] == "course-600"
         ),
-        row=lambda r: settings([r]),
-        columns={"changed": settings, "right": percent, "seconds": value("seconds", "total")},
+        row=lambda r: changes([r]),
+        columns={"changed": changes, "right": percent, "seconds": value("seconds", "total")},
     ),
     "spans": Table(
         "ablations",
         where=lambda r: r["commit"] == "959f542" and r["recipe"] == "fast" and r["status"] == "ok",
         row=id,  # one for each record
         columns={
-            "changed": lambda records: settings(records) + (f"; {note}" if (note := records[0]["note"]) else ""),
+            "changed": lambda records: changes(records) + (f"; {note}" if (note := records[0]["note"]) else ""),
             "readings": value("settings", "pretrain_epochs"),
             "small world": only(percent, corpus="course-600"),
             "whole text": only(percent, corpus="course-training"),

@@ -29,7 +29,7 @@ from matplotlib.ticker import LogLocator
 
 from cli import Parser, UserError, exit_on_user_error
 from files import atomic_write
-from leaderboard import TABLES, mean_percent, settings
+from leaderboard import TABLES, changes, mean_percent
 from records import Record, read_records
 from report import bin_of
 
@@ -127,7 +127,7 @@ def ablation() -> plt.Figure:
     """Accuracy of the recipe open, and of the rows of its ablation, as bars."""
     rows = sorted(TABLES["open-ablation"].rows(measured("ablations", "ablation")), key=mean_percent)
     figure, axis = plt.subplots(figsize=(8, 4))
-    bars = axis.barh([settings(row).replace("`", "") for row in rows], [mean_percent(row) for row in rows])
+    bars = axis.barh([changes(row).replace("`", "") for row in rows], [mean_percent(row) for row in rows])
     axis.bar_label(bars, fmt="%.1f", padding=3)
     axis.set(xlabel="right (%)", ylabel="changed")
     axis.margins(x=0.12)

@@ -13,7 +13,7 @@ from cli import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import leaderboard
-from leaderboard import TABLES, Table, is_of_today, percent, rendered, settings, time_range
+from leaderboard import TABLES, Table, changes, is_of_today, percent, rendered, seconds, time_range
 from recipe import RECIPES
 from records import RUN, TIMING, append_record, commit_and_note, problem_with, read_records, sha256_of
 
@@ -144,7 +144,7 @@ def test_records_with_the_same_key_share_a_row():
     ]
 
 
-def test_settings_names_what_differs_from_the_recipe():
+def test_changes_names_what_differs_from_the_recipe():
     course = {"finetune_lr": 6e-4, "finetune_epochs": 10, "finetune_batch_size": 256}
     for changed, text in [
         ({}, "nothing"),
@@ -155,7 +155,14 @@ def test_settings_names_what_differs_from_the_recipe():
         ({"finetune_lr": 1.5e-4, "finetune_epochs": 2, "finetune_batch_size": 32}, "two gentle epochs on the pairs"),
         ({"finetune_epochs": 10}, "`finetune_epochs=10`"),
     ]:
-        assert settings([a_run(changed=changed)]) == text
+        assert changes([a_run(changed=changed)]) == text
+    and_the_text = a_run(changed=course, settings={"finetune_qa_per_document": 1.0})
+    assert changes([and_the_text]) == "`finetune_lr=0.0006`, `finetune_epochs=10`, `finetune_batch_size=256`"
+
+
+def test_time_that_is_not_known_is_not_printed():
+    runs = [a_run(), a_run(seconds={"pretrain": 1200}), a_run(seconds={"pretrain": 1200, "total": 1300})]
+    assert [seconds([run]) for run in runs] == ["", "1,200", "1,300"] and seconds([]) == ""
 
 
 def test_append_record_adds_one_line_and_fills_in_what_is_not_known(tmp_path):
