@@ -68,9 +68,14 @@ def value(*names: str, digits: int | None = None) -> Column:
     return cell
 
 
+def has(record: Record, **values: Any) -> bool:
+    """Whether the record has these values."""
+    return all(record[name] == wanted for name, wanted in values.items())
+
+
 def only(column: Column, **values: Any) -> Column:
     """The column for those of the row's records that have these values."""
-    return lambda records: column([r for r in records if all(r[name] == wanted for name, wanted in values.items())])
+    return lambda records: column([r for r in records if has(r, **values)])
 
 
 def right(record: Record) -> float:
@@ -79,8 +84,15 @@ def right(record: Record) -> float:
 
 
 def percents(records: list[Record]) -> dict[int | None, float]:
-    """By seed, how many answers were correct. Of several runs with the same seed, the last counts."""
-    return {r["seed"]: 100 * right(r) for r in records if r["asked"]}
+    """By seed, how many answers were correct. Of several runs with the same seed, the last counts.
+
+    Raises UserError if the runs are of several recipes, variants or corpora.
+    """
+    asked = [r for r in records if r["asked"]]
+    worlds = dict.fromkeys(f"({r['recipe']}, {r['variant']}, {r['corpus']})" for r in asked)
+    if len(worlds) > 1:
+        raise UserError(f"a cell mixes {' and '.join(worlds)}; tell them apart in TABLES of scripts/leaderboard.py")
+    return {r["seed"]: 100 * right(r) for r in asked}
 
 
 def mean_percent(records: list[Record]) -> float:
@@ -245,9 +257,7 @@ TABLES = {
     ),
     "quickstart": Table(
         "runs",
-        where=lambda r: (
-            r["experiment"] == "quickstart" and r["seed"] == 0 and r["status"] == "ok" and "question" in r["measured"]
-        ),
+        where=lambda r: has(r, status="ok", experiment="quickstart", seed=0) and "question" in r["measured"],
         row=id,  # one for each record
         columns={
             "question": value("measured", "question"),
@@ -288,26 +298,24 @@ TABLES = {
     ),
     "wordings": Table(
         "runs",
-        where=lambda r: r["status"] == "ok" and "form" in (r["measured"] or {}),
+        where=lambda r: has(r, status="ok", experiment="wordings", recipe="fast", variant="vanilla", commit="23a7bbc"),
         row=lambda r: r["measured"]["form"],
         columns={"questions and lines": value("measured", "form"), "right": percent},
     ),
     "relations": Table(
         "runs",
-        where=lambda r: r["status"] == "ok" and r["experiment"] == "relations",
+        where=lambda r: has(r, status="ok", experiment="relations", variant="vanilla"),
         row=lambda r: r["measured"]["relation"],
         columns={
             "what is asked": value("measured", "relation"),
-            "`open`": only(percent, recipe="open"),
-            "`fast`, pretrained for birthplaces": only(percent, recipe="fast"),
+            "`open`": only(percent, recipe="open", commit="e2e2ac6"),
+            "`fast`, pretrained for birthplaces": only(percent, recipe="fast", commit="5732963"),
         },
     ),
     "course": Table(
         "runs",
         where=lambda r: (
-            r["status"] == "ok"
-            and r["corpus"] == "course"
-            and r["recipe"] == "course"
+            has(r, status="ok", corpus="course", recipe="course")
             and r["asked"] is not None
             and r["settings"]["pretrain_epochs"] == 650
         ),
@@ -338,17 +346,15 @@ TABLES = {
     "open-ablation": Table(
         "ablations",
         where=lambda r: (
-            r["status"] == "ok"
-            and r["experiment"] == "ablation"
-            and r["recipe"] == "open"
-            and r["corpus"] == "course-600"
+            has(r, status="ok", experiment="ablation", recipe="open", variant="vanilla")
+            and has(r, corpus="course-600", commit="31708a0")
         ),
         row=lambda r: changes([r]),
         columns={"changed": changes, "right": percent, "seconds": value("seconds", "total")},
     ),
     "spans": Table(
         "ablations",
-        where=lambda r: r["commit"] == "959f542" and r["recipe"] == "fast" and r["status"] == "ok",
+        where=lambda r: has(r, status="ok", recipe="fast", commit="959f542"),
         row=id,  # one for each record
         columns={
             "changed": lambda records: changes(records) + (f"; {note}" if (note := records[0]["note"]) else ""),
@@ -362,10 +368,7 @@ TABLES = {
     "rereading": Table(
         "ablations",
         where=lambda r: (
-            r["commit"] == "e009054"
-            and r["corpus"] == "course-training"
-            and r["settings"]["pretrain_epochs"] < 60
-            and r["status"] == "ok"
+            has(r, status="ok", corpus="course-training", commit="e009054") and r["settings"]["pretrain_epochs"] < 60
         ),
         row=id,  # one for each record
         columns={
@@ -387,7 +390,7 @@ TABLES = {
     ),
     "sweep": Table(
         "sweep",
-        where=lambda r: r["status"] == "ok",
+        where=lambda r: has(r, status="ok", recipe="fast", commit="be31ab5"),
         row=lambda r: (r["corpus"], r["variant"]),
         columns={
             "people": value("measured", "people"),
@@ -400,7 +403,7 @@ TABLES = {
     ),
     "step": Table(
         "speed",
-        where=lambda r: r["status"] == "ok" and r["experiment"] == "step",
+        where=lambda r: has(r, status="ok", experiment="step"),
         row=lambda r: (r["implementation"], r["variant"], r["precision"]),
         columns={"code": value("implementation"), "attention": value("variant"), "precision": value("precision")}
         | step_columns(FASTER, "Zen 5")

@@ -144,6 +144,31 @@ def test_records_with_the_same_key_share_a_row():
     ]
 
 
+@pytest.mark.parametrize(("name", "other"), [("recipe", "open"), ("variant", "rope"), ("corpus", "course-600")])
+def test_runs_of_several_recipes_variants_or_corpora_do_not_share_a_cell(name, other):
+    run = a_run(recipe="fast", variant="vanilla", corpus="course", seed=0, correct=1, asked=4)
+    not_asked = run | {name: other, "correct": None, "asked": None}
+    assert percent([run, not_asked, run | {"seed": 1, "correct": 2}]) == "37.5 % (2 seeds)"
+    with pytest.raises(UserError, match=rf"^a cell mixes \(fast, vanilla, course\) and .*{other}.*; tell them apart"):
+        percent([run, run | {name: other}])
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        (name, other)
+        for name in ("wordings", "relations", "open-ablation", "sweep")
+        for other in ({"commit": "0123456"}, {"recipe": "course"}, {"variant": "rope"})
+        if (name, other) != ("sweep", {"variant": "rope"})  # it shows all variants
+    ],
+)
+def test_tables_show_what_they_were_written_for(name, other):
+    table = TABLES[name]
+    records = read_records(str(ROOT / f"results/{table.file}.jsonl"))
+    others = [record | other | {"correct": 0} for row in table.rows(records) for record in row]
+    assert others and table.render(records + others) == table.render(records)
+
+
 def test_changes_names_what_differs_from_the_recipe():
     course = {"finetune_lr": 6e-4, "finetune_epochs": 10, "finetune_batch_size": 256}
     for changed, text in [

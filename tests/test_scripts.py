@@ -326,7 +326,7 @@ def test_pictures_of_recorded_results_have_curves(picture):
 
 def test_picture_of_the_ablation_orders_its_rows_by_accuracy(monkeypatch):
     row = {"experiment": "ablation", "status": "ok", "recipe": "open", "corpus": "course-600", "seed": 0, "asked": 4}
-    row |= {"settings": asdict(RECIPES["open"])}
+    row |= {"variant": "vanilla", "commit": "31708a0", "settings": asdict(RECIPES["open"])}
     rows = [row | {"changed": {}, "correct": 3}, row | {"changed": {"muon_lr": 0.0}, "correct": 1}]
     monkeypatch.setattr(pictures, "measured", lambda *_: [*rows, rows[0] | {"recipe": "fast", "correct": 4}])
     (axis,) = pictures.ablation().axes
