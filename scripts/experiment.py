@@ -119,7 +119,7 @@ ABLATIONS = {
         Row("word_weight=0"),
         Row("context_chars=12"),
         Row("loss_on_span=False"),
-        Row("reads_facts=False entity_mask_prob=0"),  # random spans
+        Row("reads_facts=False entity_mask_prob=0"),  # random spans; finetuning masks no likely answers either
         Row("muon_lr=0"),
         Row("muon_lr=0 pretrain_lr=1e-3"),
         # of finetuning alone
@@ -153,10 +153,13 @@ class Watch(io.TextIOBase):
 def held_out_world(folder: Path, text: str, pairs: list[tuple[str, str]], people: int) -> None:
     """Writes a text, and splits the pairs: a third of `people` people are asked about, or a fifth of all (people=0).
 
-    A question that occurs twice in the pairs is asked, but not trained on. Raises UserError if nobody can be asked.
+    A question that occurs twice in the pairs is asked, but not trained on. Raises UserError if there are too few pairs.
     """
+    if people > len(pairs):
+        raise UserError(f"--people {people} is more than the {len(pairs)} pairs")
     documents = text.split("\n")
     template = wording_of(pairs, text, None).template
+    pairs = list(pairs)
     random.Random(0).shuffle(pairs)
     if people:
         pairs = pairs[:people]

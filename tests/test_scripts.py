@@ -118,7 +118,9 @@ def parts_of(folder: Path) -> dict[str, list[tuple[str, str]]]:
 
 @pytest.mark.parametrize(("people", "asked"), [(0, 1), (3, 1), (6, 2)])
 def test_held_out_people_are_read_about_but_in_no_pair(tmp_path, people, asked):
-    experiment.held_out_world(tmp_path, WIKI, parse_pairs(PAIRS), people)
+    pairs = parse_pairs(PAIRS)
+    experiment.held_out_world(tmp_path, WIKI, pairs, people)
+    assert pairs == parse_pairs(PAIRS)
     parts = parts_of(tmp_path)
     everybody = [*parts["asked"], *parts["trained_on"]]
     assert len(parts["asked"]) == asked and len(set(everybody)) == len(everybody) == (people or len(PEOPLE))
@@ -137,6 +139,8 @@ def test_held_out_question_is_not_trained_on_with_another_answer(tmp_path):
     assert asked and trained_on and not asked & trained_on
     with pytest.raises(UserError, match=r"^2 people are too few to ask about one in 5; give more pairs$"):
         experiment.held_out_world(tmp_path, WIKI, pairs[:2], 0)
+    with pytest.raises(UserError, match=r"^--people 7 is more than the 6 pairs$"):
+        experiment.held_out_world(tmp_path, WIKI, pairs, 7)
 
 
 def test_how_often_readings_mask_the_answer(tmp_path):
