@@ -5,9 +5,18 @@
 #        FOLDER holds wiki.txt, birth_places_train.tsv and birth_dev.tsv
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-VARIANT=${1:-vanilla} SEED=${2:-0} FOLDER=${3:-.}
-if [ $# -gt 3 ] || ! [[ $SEED =~ ^[0-9]+$ ]] || ! [ -e "$FOLDER/wiki.txt" ]; then
+VARIANT=${1:-vanilla} SEED=${2:-0}
+if [ $# -gt 3 ] || ! [[ $SEED =~ ^[0-9]+$ ]]; then
     sed -n '4,5s/^# //p' scripts/speedrun.sh >&2
+    exit 2
+fi
+case ${3:-} in
+    "") FOLDER=. ;;
+    /*) FOLDER=$3 ;;
+    *) FOLDER=$OLDPWD/$3 ;; # from where the user stands
+esac
+if ! [ -e "$FOLDER/wiki.txt" ]; then
+    echo "$FOLDER/wiki.txt: no such file" >&2
     exit 2
 fi
 source scripts/setup.sh requirements.txt

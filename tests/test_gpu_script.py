@@ -128,10 +128,16 @@ def test_parts_take_nine_minutes_at_most():
 
 def test_python_without_torch_is_named(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
-    command = [sys.executable, ROOT / "scripts/gpu.py", "--out", tmp_path / "out"]
-    said = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)}
+
+    def run(folder: str) -> subprocess.CompletedProcess:
+        command = ["bash", ROOT / "scripts/gpu.sh", "--out", folder]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    said = run("out")
     assert said.returncode == 2 and said.stderr.startswith("gpu.py: error: ") and said.stderr.count("\n") == 1
     assert "no torch here; point PYTHON at a Python with torch 2.9 or newer" in said.stderr
+    assert (tmp_path / "out/gpu.log").exists()  # from where the user stands
     (tmp_path / "file").touch()
-    said = subprocess.run([*command[:2], "--out", tmp_path / "file"], capture_output=True, text=True)
-    assert said.returncode == 2 and said.stderr.count("\n") == 1
+    said = run("file")
+    assert said.returncode == 2 and said.stderr.endswith("is a file, not a folder; name another with --out\n")

@@ -35,14 +35,22 @@ def test_shell_scripts_can_be_parsed(script):
     subprocess.run(["bash", "-n", script], check=True)
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["quickstart.sh x", "speedrun.sh vanilla 0 no"],
-)
+@pytest.mark.parametrize("words", ["quickstart.sh x", "speedrun.sh vanilla x"])
 def test_shell_scripts_print_their_usage_before_they_install_anything(words):
     script, *arguments = words.split()
     said = subprocess.run(["bash", ROOT / "scripts" / script, *arguments], capture_output=True, text=True)
     assert said.returncode == 2 and said.stderr.startswith(f"usage: bash scripts/{script} ") and said.stdout == ""
+
+
+def test_speedrun_finds_a_folder_from_where_the_user_stands(tmp_path):
+    command = ["bash", ROOT / "scripts/speedrun.sh", "vanilla", "0", "data"]
+    environment = os.environ | {"PYTHON": "false"}  # so that nothing is trained
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (said.returncode, said.stderr) == (2, f"{tmp_path}/data/wiki.txt: no such file\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/wiki.txt").touch()
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert said.returncode == 2 and said.stderr.startswith("Python 3.10 or newer is needed")
 
 
 def test_settings_are_changed_by_name():
