@@ -12,7 +12,6 @@ from cli import Parser, UserError, exit_on_user_error
 from files import atomic_write, check_writable, locked, read_text
 from question import parse_questions, read_predictions
 from recipe import BLOCK_SIZE, VARIANTS
-from report import count_right
 
 LONDON = "london_baseline_accuracy.txt"
 QUESTIONS = {"dev": "birth_dev.tsv", "test": "birth_test_inputs.tsv"}
@@ -85,15 +84,20 @@ def required_files(edition: Edition, variants: list[str]) -> list[str]:
 
 def remark(name: str, edition: Edition) -> str:
     """What the table says about an existing file: its size, or the score of its predictions. Raises ValueError."""
-    if name.endswith(".predictions"):
-        return score(name, edition)
-    if name.endswith(".params"):
-        check_params(name)
+    try:
+        if name.endswith(".predictions"):
+            return score(name, edition)
+        if name.endswith(".params"):
+            check_params(name)
+    except ImportError as error:
+        raise UserError(f"{name}: cannot be checked ({error}); pip install -r requirements.txt") from None
     return f"{Path(name).stat().st_size:,} bytes"
 
 
 def score(name: str, edition: Edition) -> str:
     """How many predictions there are, how many are right, and whether that is enough. Raises UserError."""
+    from report import count_right  # imports numpy
+
     variant, training, split, _ = name.split(".")
     if not Path(QUESTIONS[split]).is_file():
         return f"no {QUESTIONS[split]} to count against"

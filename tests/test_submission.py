@@ -188,6 +188,29 @@ def test_collect_submission_script_runs_from_anywhere(tmp_path):
     assert result.returncode == 0 and "assignment5.zip" in result.stdout
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a bash script")
+def test_collect_submission_script_takes_the_python_that_is_named(tmp_path):
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").symlink_to("/bin/false")
+    (tmp_path / "scripts").mkdir()
+    for name in ("collect_submission.sh", "scripts/python.sh"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "scripts/collect_submission.py").write_text("print('packed')")
+    command = ["bash", tmp_path / "collect_submission.sh"]
+    result = subprocess.run(command, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "packed\n", "")
+
+
+@pytest.mark.parametrize("package", ["torch", "numpy"])
+def test_submission_without_a_package_is_refused_in_one_line(submission, package):
+    (submission / f"{package}.py").write_text(f"raise ImportError('no {package} here')")
+    environment = os.environ | {"PYTHONPATH": str(submission)}
+    command = [sys.executable, ROOT / "scripts/collect_submission.py"]
+    result = subprocess.run(command, cwd=submission, env=environment, capture_output=True, text=True)
+    reason = f"cannot be checked (no {package} here); pip install -r requirements.txt"
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and reason in result.stderr
+
+
 def test_submission_does_not_overwrite_its_own_files(submission, monkeypatch):
     before = (submission / "vanilla.model.params").read_bytes()
     monkeypatch.setattr(sys, "argv", ["x", "--output_path", "./vanilla.model.params"])
