@@ -55,19 +55,26 @@ def measured(**values: Any) -> None:
     print(f"measured {json.dumps(values)}\n", end="", flush=True)  # in one write, so that no other output comes between
 
 
+def precision() -> str:
+    """fp32 or bf16: what this machine trains in."""
+    from engine import pick_device, pick_precision
+
+    return pick_precision("auto", pick_device("auto"))
+
+
 def machine_part(tiny: bool) -> None:
     """Which machine this is."""
     import torch
 
     from checkpoint import current_commit
-    from engine import can_compile, pick_device, pick_precision
+    from engine import can_compile
     from records import machine
 
     measured(
         name=machine(),
         has_gpu=torch.cuda.is_available(),
         can_compile=can_compile(),
-        precision=pick_precision("auto", pick_device("auto")),
+        precision=precision(),
         torch=torch.__version__,
         commit=current_commit(),
     )
@@ -88,12 +95,16 @@ class Outcomes:
 
 
 def tests_part(tiny: bool) -> None:
-    """The tests that need a GPU. Without one, some run on the CPU, and the others are skipped."""
+    """The tests that need a GPU. Without one, some run on the CPU, and the others are skipped.
+
+    On machines that do not multiply in bf16, those of bf16 are left out: they would take minutes.
+    """
     import pytest
 
     os.chdir(ROOT)
     outcomes = Outcomes()
-    code = pytest.main(["-m", "gpu", "-v", "-rs", "-p", "no:cacheprovider", "tests/test_gpu.py"], plugins=[outcomes])
+    options = ["-m", "gpu", "-v", "-rs", "-p", "no:cacheprovider", *["-k", "not bf16"] * (precision() == "fp32")]
+    code = pytest.main([*options, "tests/test_gpu.py"], plugins=[outcomes])
     measured(**outcomes.counts)
     if code:
         raise RuntimeError(f"failed: {', '.join(outcomes.failed)}" if outcomes.failed else f"pytest ended with {code}")
@@ -112,14 +123,14 @@ def step_part(tiny: bool) -> None:
     import torch
     from speed import seconds
 
-    from engine import can_compile, matmul_ceiling, pick_device
+    from engine import DTYPES, can_compile, matmul_ceiling, pick_device
 
     device, documents = pick_device("auto"), text_to_train_on(tiny)
     order = torch.arange(len(documents), device=device).split(COURSE.pretrain_batch_size)
     x, _ = documents.batch(order[0])  # warms up
     making = seconds(lambda: [documents.batch(rows) for rows in order], device) / len(order)
     measured(
-        bf16_matmul_tflops=round(matmul_ceiling(device, torch.bfloat16) / 1e12, 2),
+        matmul_tflops=round(matmul_ceiling(device, DTYPES[precision()]) / 1e12, 2),
         milliseconds_of_making_a_batch=round(1000 * making, 3),
         percent_padding=round(100 * (1 - float(x.count_nonzero() / x.numel())), 1),
     )
