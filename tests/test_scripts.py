@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -231,10 +232,12 @@ def test_mark_that_only_finetuning_passes_is_timed(measurement, monkeypatch):
     monkeypatch.setattr("sys.argv", ["experiment.py", "run"])
     monkeypatch.setattr(measurement, "finetune_and_answer", Mock(return_value=(20, 17)))
     monkeypatch.setattr(measurement, "pretrain", lambda _: print("epoch 2: dev accuracy (%) 84.9"))
+    clock = SimpleNamespace(perf_counter=count(step=10).__next__)  # ten seconds pass between two looks at it
+    monkeypatch.setattr(experiment, "time", clock)
     experiment.main()
     (record,) = read_records("experiments/results.jsonl")
-    assert set(record["seconds"]) == {"pretrain", "total", "to_10_percent", "to_25_percent", "to_85_percent"}
-    assert record["seconds"]["to_85_percent"] == record["seconds"]["total"]
+    expected = {"pretrain": 20, "total": 30, "to_10_percent": 10, "to_25_percent": 10, "to_85_percent": 30}
+    assert record["seconds"] == expected
 
 
 def test_stopped_relations_are_not_recorded_twice(measurement, monkeypatch):
@@ -293,8 +296,8 @@ def test_invented_people_are_not_in_the_text_and_can_be_spelled_with_it():
     assert len(everybody) == len(set(everybody)) == 200
     assert {language for language, _ in everybody} == set(invented.NAMES)
     known = everybody[0][1]
-    names = [name for _, name in invented.invent(200, f"{known} {ASCII.replace('x', '')}")]
-    assert known not in names and not any("x" in name for name in names)
+    names = [name for _, name in invented.invent(200, f"{known} {ASCII.replace('z', '')}")]
+    assert known not in names and not any("z" in name for name in names)
 
 
 def test_picture_of_knowledge_shows_the_report(monkeypatch):
