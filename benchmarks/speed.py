@@ -39,7 +39,7 @@ from files import read_text
 from model import GPT, GPTConfig
 from optim import Muon
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS
-from records import processor
+from records import machine
 from trainer import Trainer, TrainerConfig
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
@@ -97,8 +97,7 @@ def peak_megabytes() -> float:
 
 
 def describe_machine(device: torch.device) -> None:
-    name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
-    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}")
+    print(f"{machine()}, torch {torch.__version__}, Python {platform.python_version()}")
     ceilings = {dtype: matmul_ceiling(device, dtype) / 1e12 for dtype in (torch.float32, torch.bfloat16)}
     print(f"matmul ceiling: fp32 {ceilings[torch.float32]:.2f} TFLOP/s, bf16 {ceilings[torch.bfloat16]:.2f} TFLOP/s")
     a = torch.zeros(2**26, device=device)

@@ -5,19 +5,18 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from cli import UserError
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts"))
 import leaderboard
 from leaderboard import TABLES, Table, changes, is_of_today, percent, rendered, seconds, time_range
 from recipe import RECIPES
 from records import RUN, TIMING, append_record, commit_and_note, problem_with, read_records, sha256_of
 
-ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "results").glob("*.jsonl"))
 FAST = asdict(RECIPES["fast"])
 SETTINGS = {
