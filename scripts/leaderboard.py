@@ -308,8 +308,8 @@ TABLES = {
         row=lambda r: r["measured"]["relation"],
         columns={
             "what is asked": value("measured", "relation"),
-            "`open`": only(percent, recipe="open", commit="e2e2ac6"),
-            "`fast`, pretrained for birthplaces": only(percent, recipe="fast", commit="5732963"),
+            "`open`": only(percent, recipe="open"),
+            "`fast`, pretrained for birthplaces": only(percent, recipe="fast"),
         },
     ),
     "course": Table(
