@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import PAIRS, VARIANTS, WIKI, small_model
 from torch import Tensor
+from torch.utils.data import Dataset
 
 import run
 import steps
@@ -19,6 +20,8 @@ from cli import UserError
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from engine import STEPS_WORTH_COMPILING, can_compile, configure_torch
 from inputs import read_inputs
+from question import COURSE_TEMPLATE
+from readings import FactDataset, SalientSpanDataset
 from recipe import with_settings
 from trainer import Trainer, TrainerConfig
 
@@ -27,13 +30,32 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or
 GPU = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU, the others at least show that they still work
 
 
-def trainer_on(device: str, variant: str = "vanilla", **wanted) -> Trainer:
-    """A trainer of a small model on documents and questions, the same on every device."""
+def read_as(reads: str, documents: CharCorruptionDataset) -> Dataset:
+    """The documents as a recipe reads them: in random spans or salient ones, mixed with questions, or fact by fact."""
+    names = NameDataset(documents, PAIRS)
+    if reads == "facts":
+        return FactDataset(documents, context_chars=6, prefix_words=3, word_weight=0.3)
+    readings = documents
+    if reads == "salient":
+        readings = SalientSpanDataset(
+            documents,
+            names.data,
+            COURSE_TEMPLATE,
+            entity_mask_prob=0.9,
+            context_chars=12,
+            question_prefix_prob=1.0,
+            weight_by_answer_odds=True,
+        )
+    return MixedDataset(readings, names, 0.2)
+
+
+def trainer_on(device: str, variant: str = "vanilla", reads: str = "documents", **wanted) -> Trainer:
+    """A trainer of a small model on readings of the documents, the same on every device."""
     torch.manual_seed(0)
     documents = CharCorruptionDataset(WIKI, 128)
     dropout = wanted.pop("dropout", 0.0)
     model = small_model(documents.vocab_size, variant, dropout, n_layer=2, n_embd=64)
-    dataset = MixedDataset(documents, NameDataset(documents, PAIRS), 0.2)
+    dataset = read_as(reads, documents)
     settings = {"max_epochs": 4, "batch_size": 4, "learning_rate": 3e-3, "precision": "fp32", "grad_norm_clip": 1e9}
     trainer = Trainer(model, dataset, None, TrainerConfig(device=device, **(settings | wanted)))
     trainer.model.train()
@@ -91,15 +113,16 @@ class Enough(Exception):
     """Ends a training in the middle."""
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_gpu)])  # test_resume.py has a CPU's
 @pytest.mark.parametrize("muon_lr", [0.0, 0.02])
-def test_resumed_run_has_the_losses_of_one_that_was_not_stopped(world, muon_lr, precision):
+@pytest.mark.parametrize("reads", ["documents", "salient", "facts"])
+def test_resumed_run_has_the_losses_of_one_that_was_not_stopped(world, muon_lr, precision, reads):
     """Draws and dropout continue where they stopped; otherwise the losses would differ by far more than rounding."""
     this = run.parse(["pretrain", "vanilla", "wiki.txt", "--writing_params_path", "a.params"])
     documents = CharCorruptionDataset(WIKI, 128)
     record = record_of(this, read_inputs(this), documents, small_model(documents.vocab_size).config, 1)
     keeper = StateKeeper("a.state", 0, record, "")
-    settings = {"muon_lr": muon_lr, "precision": precision, "dropout": 0.1}
+    settings = {"reads": reads, "muon_lr": muon_lr, "precision": precision, "dropout": 0.1}
 
     def losses(stop_after: int, resume: bool = False) -> list[float]:
         """Those of a run's steps up to one, after which its state is written."""

@@ -12,7 +12,7 @@ from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from engine import matmul_ceiling
 from optim import learning_rate_multiplier
 from question import COURSE_TEMPLATE
-from readings import SalientSpanDataset
+from readings import FactDataset, SalientSpanDataset
 from trainer import Trainer, TrainerConfig
 
 
@@ -146,8 +146,8 @@ def test_any_dataset_of_pairs_and_any_model_train(num_workers, capsys):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("reads_names", [False, True])
-def test_training_on_a_gpu_reads_nothing_back_and_mixes_no_devices(documents, monkeypatch, variant, reads_names):
+@pytest.mark.parametrize("reads", ["documents", "salient", "facts"])
+def test_training_on_a_gpu_reads_nothing_back_and_mixes_no_devices(documents, monkeypatch, variant, reads):
     """On the meta device: as with a GPU, plain tensors are made elsewhere; and its values cannot be read."""
     monkeypatch.setattr("engine.pick_device", lambda name: torch.device("meta"))
     monkeypatch.setattr("engine.Engine.autocast", nullcontext)  # the device has none, nor a fused AdamW
@@ -155,7 +155,7 @@ def test_training_on_a_gpu_reads_nothing_back_and_mixes_no_devices(documents, mo
     monkeypatch.setattr(torch.optim, "AdamW", lambda *groups, fused, **settings: adamw(*groups, **settings))
     monkeypatch.setattr("engine.time.perf_counter", lambda: 0.0)  # no report is due
     dataset, names = documents, NameDataset(documents, PAIRS)
-    if reads_names:
+    if reads == "salient":
         readings = SalientSpanDataset(
             documents,
             names.data,
@@ -166,9 +166,10 @@ def test_training_on_a_gpu_reads_nothing_back_and_mixes_no_devices(documents, mo
             weight_by_answer_odds=True,
         )
         dataset = MixedDataset(readings, names, 0.5)
-    wanted = config(
-        max_epochs=2, muon_lr=0.02 if reads_names else 0.0, lr_decay=True, micro_batch_rows=3 if reads_names else 0
-    )
+    elif reads == "facts":
+        dataset = FactDataset(documents, context_chars=6, prefix_words=3, word_weight=0.3)
+    muon = {"muon_lr": 0.02, "micro_batch_rows": 3} if reads == "salient" else {}
+    wanted = config(max_epochs=2, lr_decay=True, **muon)
     trainer = Trainer(small_model(documents.vocab_size, variant), dataset, None, wanted)
     with tqdm(disable=True) as bar:
         trainer.run_epochs(bar)
