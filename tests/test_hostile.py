@@ -108,6 +108,7 @@ def test_pairs_come_back_from_the_dataset(text):
 
 
 @many
+@example(b"\xef\xbb\xbf London \r\r\n\n", 2)
 @given(contents, st.integers(0, 5))
 def test_predictions_are_one_per_question_or_refused(tmp_path, content, questions):
     path = written(tmp_path, content)
@@ -116,7 +117,9 @@ def test_predictions_are_one_per_question_or_refused(tmp_path, content, question
     except UserError as error:
         assert is_one_line(error, path)
         return
-    assert len(predictions) == questions
+    lines = re.sub("\r+\n", "\n", content.decode("utf-8-sig")).split("\n")
+    expected = lines[:-1] if lines[-1] == "" and len(lines) > 1 else lines
+    assert predictions == [line.strip() for line in expected] and len(predictions) == questions
 
 
 @many
