@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -291,6 +292,15 @@ def test_help_does_not_wait_for_torch(world):
 PRETRAIN = "--writing_params_path a.params"
 TRAIN = f"{PRETRAIN} --finetune_corpus_path birth_places_train.tsv"
 EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path p"
+def test_commands_of_the_readme_are_understood(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if re.match(r"\s*(\.venv/bin/)?python src/run\.py ", line)]
+    assert len(lines) >= 9
+    for line in lines:
+        run.parse(shlex.split(line, comments=True)[2:])
+    assert capsys.readouterr().err == ""
+
+
 
 
 def test_option_without_effect_gets_a_warning(capsys):
