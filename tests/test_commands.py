@@ -131,6 +131,11 @@ def trainers(monkeypatch) -> list:
         ("pretrain --recipe course2024 --pretrain_epochs 9", {"max_epochs": 9}),
         ("finetune --recipe course2024", {"max_epochs": 75, "batch_size": 256, "learning_rate": 6e-4}),
         ("pretrain --recipe fast", {"max_epochs": 20, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
+        ("pretrain --recipe open", {"max_epochs": 24, "batch_size": 64, "learning_rate": 3e-3, "muon_lr": 0.02}),
+        (
+            "finetune --recipe open --reading_params_path a.params",
+            {"max_epochs": 6, "batch_size": 64, "learning_rate": 3e-4, "muon_lr": 0.0},
+        ),
     ],
 )
 def test_recipes_reach_the_trainer(world, trainers, words, expected):
@@ -141,15 +146,16 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
     function, *options = words.split()
     common = "vanilla wiki.txt --writing_params_path b --finetune_corpus_path birth_places_train.tsv"
     run.main([function, *common.split(), *options, "--device", "cpu", "--precision", "fp32"])
-    config, fast = trainers[0].config, "fast" in words
+    config, fast = trainers[0].config, "fast" in words or "open" in words
     assert expected.items() <= vars(config).items()
     course = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_norm_clip": 1.0, "lr_decay": True}
     course |= {"warmup_tokens": 512 * 20, "device": "cpu", "precision": "fp32", "decay_all": not fast}
-    if words == "pretrain --recipe fast":  # the rate comes down to its lowest at the end of the run, no sooner
-        end = 20 * 7 * 1.02 * 127
+    if fast:  # the rate comes down to its lowest at the end of the run, no sooner
+        rows = {"pretrain --recipe fast": 7 * 1.02, "pretrain --recipe open": 7}.get(words, 7 * 2)  # of an epoch
+        end = config.max_epochs * rows * 127
         rates = [learning_rate_multiplier(share * end, 512 * 20, config.final_tokens) for share in (0.9, 1.0)]
         assert rates[0] > 0.15 and rates[1] == pytest.approx(0.1, abs=1e-3)
-    elif not fast:  # that of the later years falls once, over the run
+    else:  # that of the later years falls once, over the run
         cosine_epochs = config.max_epochs if "pretrain --recipe course2024" in words else 200
         course["final_tokens"] = cosine_epochs * 7 * 128
     assert course.items() <= vars(config).items()
@@ -286,14 +292,6 @@ def test_wrong_start_ends_in_one_line():
     assert (result.returncode, result.stderr) == (2, "run.py: error: start it as 'python src/run.py'\n")
 
 
-def test_help_does_not_wait_for_torch(world):
-    script = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import run; print('torch' in sys.modules)"
-    assert command("-c", script, cwd=world).stdout == "False\n"
-
-
-PRETRAIN = "--writing_params_path a.params"
-TRAIN = f"{PRETRAIN} --finetune_corpus_path birth_places_train.tsv"
-EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path p"
 def test_commands_of_the_readme_are_understood(capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line for line in text.splitlines() if re.match(r"\s*(\.venv/bin/)?python src/run\.py ", line)]
@@ -303,6 +301,14 @@ def test_commands_of_the_readme_are_understood(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_help_does_not_wait_for_torch(world):
+    script = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import run; print('torch' in sys.modules)"
+    assert command("-c", script, cwd=world).stdout == "False\n"
+
+
+PRETRAIN = "--writing_params_path a.params"
+TRAIN = f"{PRETRAIN} --finetune_corpus_path birth_places_train.tsv"
+EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path p"
 
 
 def test_option_without_effect_gets_a_warning(capsys):
@@ -461,14 +467,6 @@ def make_read_only(monkeypatch, folder: Path) -> None:
         return made(dir=dir, **named)
 
     monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
-    words = f"pretrain vanilla wiki.txt --pretrain_epochs 1 --writing_params_path {elsewhere}/a.params".split()
-    with pytest.raises(UserError, match=r"^expt/run: cannot be written \(Permission denied\); .* --tb_folder$"):
-        run.main(words)
-    run.main([*words, "--tb_folder", str(elsewhere / "logs")])
-    assert list((elsewhere / "logs" / "run").iterdir()) and not (world / "expt").exists()
-
-
-def test_process_ends_without_a_traceback(world):
 
 
 def test_unwritable_folder_is_named_at_the_start(world, monkeypatch):
@@ -481,6 +479,14 @@ def test_unwritable_folder_is_named_at_the_start(world, monkeypatch):
 def test_unwritable_tensorboard_folder_names_the_option(world, monkeypatch, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     make_read_only(monkeypatch, world)
+    words = f"pretrain vanilla wiki.txt --pretrain_epochs 1 --writing_params_path {elsewhere}/a.params".split()
+    with pytest.raises(UserError, match=r"^expt/run: cannot be written \(Permission denied\); .* --tb_folder$"):
+        run.main(words)
+    run.main([*words, "--tb_folder", str(elsewhere / "logs")])
+    assert list((elsewhere / "logs" / "run").iterdir()) and not (world / "expt").exists()
+
+
+def test_process_ends_without_a_traceback(world):
     result = command(str(ROOT / "src/run.py"), "pretrain", "vanilla", "no.txt", "--writing_params_path", "a", cwd=world)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "run.py: error: no.txt: no such file\n"
