@@ -177,16 +177,23 @@ def test_beam_search_finds_the_likeliest_of_all_answers():
         assert max(probability_by_hand(model, documents, "ab", text) for text in missed) <= worst * 1.0001
 
 
-def test_likeliest_answers_do_not_depend_on_other_questions(documents):
-    model = sure_model(documents, scale=30.0)
-    questions = ["Where was Ada Lovelace born?", "Where was Björk born?", "王", "Where was Alan Turing born?"]
+def test_likeliest_answers_and_probabilities_do_not_depend_on_other_questions(taught):
+    """Questions of one length are searched together, and those whose answers are settled drop out."""
+    model, documents = taught
+    alike = [f"Where was {first}{second} born?" for first in "Adrk" for second in "eiou"]
+    questions = [*alike[:9], "Where was Björk born?", "王", *alike[9:]]
     together = likeliest_answers(model, documents, questions)
-    assert together[2] == [] and all(len(answers) == 5 for i, answers in enumerate(together) if i != 2)
-    for question, answers in zip(questions, together, strict=True):
+    assert together[10] == [] and all(len(answers) == 5 for i, answers in enumerate(together) if i != 10)
+    likeliest = [answers[0][0] if answers else "" for answers in together]
+    assert len({len(place) for place in likeliest}) > 2
+    probabilities = answer_probabilities(model, documents, questions, likeliest)
+    for question, answers, place, probability in zip(questions, together, likeliest, probabilities, strict=True):
         (alone,) = likeliest_answers(model, documents, [question])
         assert [place for place, _ in alone] == [place for place, _ in answers]
 
 
+        assert [p for _, p in alone] == pytest.approx([p for _, p in answers], rel=1e-4)
+        assert answer_probabilities(model, documents, [question], [place]) == pytest.approx([probability], rel=1e-4)
 # ask and the report of evaluate
 
 
