@@ -2,9 +2,11 @@
 
 import io
 import itertools
+import json
 import math
 import sys
 import unicodedata
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -190,10 +192,10 @@ def test_likeliest_answers_and_probabilities_do_not_depend_on_other_questions(ta
     for question, answers, place, probability in zip(questions, together, likeliest, probabilities, strict=True):
         (alone,) = likeliest_answers(model, documents, [question])
         assert [place for place, _ in alone] == [place for place, _ in answers]
-
-
         assert [p for _, p in alone] == pytest.approx([p for _, p in answers], rel=1e-4)
         assert answer_probabilities(model, documents, [question], [place]) == pytest.approx([probability], rel=1e-4)
+
+
 # ask and the report of evaluate
 
 
@@ -252,6 +254,34 @@ def test_closed_standard_input_is_an_error(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UserError, match="standard input is closed"):
         list(steps.read_names())
+
+
+def test_wording_comes_from_the_option_or_else_from_the_pairs(world, monkeypatch):
+    asked: list[str] = []
+
+    def instead(result: object) -> Callable:
+        return lambda model, vocabulary, questions, *answers, **options: asked.extend(questions) or [result]
+
+    monkeypatch.setattr(steps, "answer", instead(""))
+    monkeypatch.setattr(steps, "answer_probabilities", instead(0.5))
+    monkeypatch.setattr(steps, "likeliest_answers", instead([("London", 0.5)]))
+    monkeypatch.setattr(steps.Trainer, "train", lambda trainer: None)
+    (world / "is.tsv").write_text(PAIRS.replace("Where was", "Where is").replace(" born?", "?"), encoding="utf-8")
+    words = "finetune vanilla wiki.txt --finetune_corpus_path is.tsv --writing_params_path a"
+    run.main(words.split())
+    assert json.loads(read_text("a.json"))["question"] == "Where is {name}?"
+    ask = ["ask", "vanilla", "wiki.txt", "--reading_params_path", "a", "Ada Lovelace"]
+    run.main(ask)
+    assert asked == ["Where is Ada Lovelace?"] * 3
+    asked.clear()
+    run.main([*ask, "--question", "Was {name} born?"])
+    assert asked == ["Was Ada Lovelace born?"] * 3
+
+
+def test_pairs_in_another_wording_than_the_one_given_are_refused(world):
+    words = "pretrain vanilla wiki.txt --recipe fast --finetune_corpus_path pairs.tsv --writing_params_path a"
+    with pytest.raises(UserError, match=r"^pairs\.tsv, line 1: .* do not fit 'Was {name} born\?'; word all"):
+        run.main([*words.split(), "--question", "Was {name} born?"])
 
 
 def test_ask_with_standard_output_closed_does_not_fail(world, monkeypatch):
