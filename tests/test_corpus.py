@@ -4,12 +4,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from corpus import build
 
 from cli import UserError
 from question import parse_pairs, parse_questions
 
-ROOT = Path(__file__).parent.parent
 PEOPLE = ROOT / "corpus" / "people.tsv"
 FILES = ("wiki.txt", "birth_places_train.tsv", "birth_dev.tsv", "birth_test_inputs.tsv", "corpus/birth_test.tsv")
 HEADER = "\t".join(build.COLUMNS)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, ROOT, WIKI, send
+from conftest import PAIRS, WIKI, send
 
 import run
 from checkpoint import read_params, read_tensors
@@ -129,7 +129,6 @@ def test_evaluation_survives_fifty_kills(world):
 
 
 def collect() -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
     sys.argv = ["collect_submission.py"]
     import collect_submission
 

@@ -2,12 +2,12 @@
 
 import json
 import math
-from pathlib import Path
 
 import matplotlib
 import pytest
+from conftest import ROOT
 
-NOTEBOOK = Path(__file__).parents[1] / "mingpt-demo" / "play_char.ipynb"
+NOTEBOOK = ROOT / "mingpt-demo" / "play_char.ipynb"
 
 
 def test_the_notebook_runs_top_to_bottom(monkeypatch, capsys):

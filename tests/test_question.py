@@ -1,9 +1,9 @@
 """How questions are worded, header rows, and the files that hold questions, pairs and predictions."""
 
 import time
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from cli import UserError
 from entities import subject_of
@@ -20,7 +20,6 @@ from question import (
     read_predictions,
 )
 
-ROOT = Path(__file__).parents[1]
 NAMES = {
     "Latin": ["Ada Ek", "Bo Li", "Cy van Dam", "Zoë Wu"],
     "Cyrillic": ["Анна Ким", "Пётр Лис", "Яна Рой", "Олег Цой"],
