@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,21 +101,41 @@ def test_run_resumes_bit_for_bit_from_any_step(world, tmp_path, precision, muon_
     assert same(second.model.state_dict(), undisturbed.model.state_dict())
 
 
-def start(*words: str, before=restore_interrupts) -> subprocess.Popen:
-    """run.py in a process of its own, whose messages go to the file `messages`; `before` is called in it first."""
-    with open("messages", "w") as messages:
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "src" / "run.py"), *words],
-            stderr=messages,
-            stdout=subprocess.DEVNULL,
-            preexec_fn=before,
-        )
+# run.py, which sends itself a signal in its third step and logs every step, on a slow machine and on a fast one
+SIGNALLED = """
+import os, runpy, sys
+number, *sys.argv = int(sys.argv[1]), *sys.argv[2:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+import engine, trainer
+step = trainer.Trainer.step
+
+def signalled(self, x, y):
+    if self.steps == 2:
+        os.kill(os.getpid(), number)
+    return step(self, x, y)
+
+trainer.Trainer.step = signalled
+engine.Throughput.seconds = lambda self: 2.0
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def wait(process: subprocess.Popen, happened) -> None:
-    while not happened():
-        assert process.poll() is None, Path("messages").read_text()
-        time.sleep(0.02)
+@pytest.fixture
+def start(world) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts SIGNALLED in a process of its own, killed at the end; its messages go to the file `messages`."""
+    started: list[subprocess.Popen] = []
+
+    def start(number: int, *words: str, before: Callable[[], object] = restore_interrupts) -> subprocess.Popen:
+        TRIED["signals"] += 1
+        command = [sys.executable, "-c", SIGNALLED, str(int(number)), str(ROOT / "src" / "run.py"), *words]
+        with open("messages", "w") as messages:
+            started.append(subprocess.Popen(command, stderr=messages, stdout=subprocess.DEVNULL, preexec_fn=before))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -204,11 +225,9 @@ def test_interrupt_during_imports_prints_no_traceback(world, script, module):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_ignored_signal_stays_ignored(world, number):
-    process = start(*PRETRAIN.split(), "12", before=lambda: signal.signal(number, signal.SIG_IGN))
-    wait(process, lambda: "step/s" in Path("messages").read_text())
-    send(process.pid, number)
-    assert process.wait(60) == 0
+def test_ignored_signal_stays_ignored(world, start, number):
+    process = start(number, *PRETRAIN.split(), "4", before=lambda: signal.signal(number, signal.SIG_IGN))
+    assert process.wait(120) == 0, Path("messages").read_text()
     assert left(world) == {"a.params", "a.params.json"}
 
 
@@ -283,18 +302,12 @@ def test_state_of_a_version_that_lacked_a_setting_had_it_off(world):
     assert difference(now | {"recipe": off}, now | {"recipe": earlier}) is None
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "precision"),
-    [(signal.SIGTERM, 143, "fp32"), (signal.SIGINT, 130, "bf16"), (signal.SIGHUP, 129, "fp32")],
-)
-def test_signal_ends_the_step_and_prints_the_command_that_resumes(world, capsys, number, code, precision):
-    words = [*PRETRAIN.split(), "30", "--precision", precision]
-    process = start(*words)
-    wait(process, lambda: "step/s" in Path("messages").read_text())
-    send(process.pid, number)
-    assert process.wait(60) == code
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_signal_ends_the_step_and_prints_the_command_that_resumes(world, start, monkeypatch, capsys, number, code):
+    words = [*PRETRAIN.split(), "6", "--precision", "fp32"]  # an epoch has one step
+    assert start(number, *words).wait(120) == code
     last = Path("messages").read_text().strip().splitlines()[-1]
-    assert last.startswith("run.py: stopped after step ")
+    assert last.startswith("run.py: stopped after step 3; ")
     assert last.endswith(
         f"its state is kept in a.params.state. To resume: {sys.executable} {ROOT}/src/run.py {' '.join(words)} --resume"
     )
@@ -305,17 +318,20 @@ def test_signal_ends_the_step_and_prints_the_command_that_resumes(world, capsys,
     with pytest.raises(UserError, match=r"run differs: it ran with --seed 0; give that, or name another --writing"):
         run.main([*words, "--resume", "--seed", "1"])
     (folder,) = Path("expt/run").iterdir()
+    (first,) = folder.iterdir()
     with SummaryWriter("lost") as writer:
-        writer.add_scalar("loss", 9.0, 30)  # as of steps after the state, before a power cut
+        writer.add_scalar("loss", 9.0, 6)  # as of steps after the state, before a power cut
     (lost,) = Path("lost").iterdir()
-    lost.rename(folder / f"{next(folder.iterdir()).name}.lost")
+    lost.rename(folder / f"{first.name}.lost")
     Path("lost").rmdir()
+    while time.time() < int(first.name.split(".")[3]) + 1:  # findings/tensorboard_resumed_in_one_second.sh
+        time.sleep(0.05)
+    monkeypatch.setattr("engine.Throughput.seconds", lambda throughput: 2.0)
     run.main([*words, "--resume"])
-    assert "Resuming after step " in capsys.readouterr().out
+    assert "Resuming after step 3\n" in capsys.readouterr().out
     assert list(Path("expt/run").iterdir()) == [folder]  # one curve
     curve = EventAccumulator(str(folder)).Reload().Scalars("loss")
-    steps = [point.step for point in curve]
-    assert steps == sorted(set(steps)) and steps[-1] == 30 and curve[-1].value < 9
+    assert [point.step for point in curve] == [1, 2, 3, 4, 5, 6] and curve[-1].value < 9
     assert left(world) == {"a.params", "a.params.json"}
     resumed = torch.load("a.params")
     run.main(words)
@@ -327,9 +343,10 @@ def test_signal_ends_the_step_and_prints_the_command_that_resumes(world, capsys,
         run.main([*words, "--resume"])
 
 
-def test_second_run_with_the_same_output_is_refused_while_the_first_lives(world):
-    process = start(*PRETRAIN.split(), "1000")
-    wait(process, lambda: os.path.exists("a.params.state"))
+def test_second_run_with_the_same_output_is_refused_while_the_first_lives(world, start):
+    process = start(signal.SIGSTOP, *PRETRAIN.split(), "4")
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), Path("messages").read_text()
     for more in ([], ["--resume"]):
         with pytest.raises(UserError, match=r"a.params: another run is writing it; wait for it, or name another outp"):
             run.main([*PRETRAIN.split(), "1", *more])
