@@ -2,30 +2,38 @@
 
 import multiprocessing
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import PAIRS, VARIANTS, WIKI, Regression, send, small_model
+from conftest import PAIRS, ROOT, TRIED, VARIANTS, WIKI, Regression, small_model
 from torch.utils.data import TensorDataset
 
 from dataset import CharCorruptionDataset, NameDataset
 from trainer import Trainer, TrainerConfig
 
-ROOT = Path(__file__).parents[1]
+# run.py, of which the first process sends torchrun a signal in its third step, and waits until torchrun passes it on
+SIGNALLED = f"""
+import os, runpy, signal, sys, time
+sys.argv[0] = {str(ROOT / "src" / "run.py")!r}
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+import trainer
+step = trainer.Trainer.step
 
+def signalled(self, x, y):
+    if self.steps == 2 and self.rank == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+        while not self.on_step_end[0].signal_number:
+            time.sleep(0.01)
+    return step(self, x, y)
 
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
+trainer.Trainer.step = signalled
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def trainer_of(variant: str, rows: int) -> Trainer:
@@ -50,10 +58,10 @@ def gradients(trainer: Trainer) -> list[torch.Tensor]:
     return [total, *(p.grad for p in trainer.model.parameters())]
 
 
-def one_of_two(rank: int, at: int, folder: str) -> None:
+def one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error", FutureWarning)  # DistributedDataParallel's options change with versions of torch
-    dist.init_process_group("gloo", f"tcp://localhost:{at}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     for variant in VARIANTS:
         torch.save(gradients(trainer_of(variant, rows=1)), f"{folder}/{variant}.{rank}")
     torch.save(gradients(regression_trainer()), f"{folder}/regression.{rank}")
@@ -71,8 +79,7 @@ def one_of_two(rank: int, at: int, folder: str) -> None:
 
 def test_two_processes_have_the_gradients_of_one(tmp_path):
     context = multiprocessing.get_context("spawn")
-    at = port()
-    processes = [context.Process(target=one_of_two, args=(rank, at, str(tmp_path))) for rank in range(2)]
+    processes = [context.Process(target=one_of_two, args=(rank, str(tmp_path))) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -93,45 +100,34 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     assert all(torch.equal(state[name], others_state[name]) for name in state)
 
 
-def torchrun(folder: Path, *words: str) -> subprocess.Popen:
-    """run.py in two processes, whose messages go to the file `messages`."""
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port()}", ROOT / "src" / "run.py"]
-    with open(folder / "messages", "w") as messages:
-        return subprocess.Popen([sys.executable, *launch, *words], stderr=messages, stdout=messages, cwd=folder)
+def torchrun(folder: Path, script: Path, *words: str) -> tuple[int, str]:
+    """The script in two processes: their exit code, and what they print."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder) as process:
+        try:
+            said, _ = process.communicate(timeout=120)
+        finally:
+            process.terminate()  # which torchrun passes on, if it still runs
+    return process.returncode, said
 
 
 def test_torchrun_trains_stops_and_resumes(tmp_path):
     (tmp_path / "wiki.txt").write_text(WIKI, encoding="utf-8")
-    words = [
-        "pretrain",
-        "vanilla",
-        "wiki.txt",
-        "--writing_params_path",
-        "a.params",
-        "--device",
-        "cpu",
-        "--pretrain_epochs",
-        "40",
-    ]
-    process = torchrun(tmp_path, *words)
-    while "step/s" not in (tmp_path / "messages").read_text():
-        assert process.poll() is None, (tmp_path / "messages").read_text()
-        time.sleep(0.05)
-    send(process.pid, signal.SIGTERM)
-    assert process.wait(60) != 0
-    said = (tmp_path / "messages").read_text()
+    (tmp_path / "signalled.py").write_text(SIGNALLED)
+    script, common = ROOT / "src" / "run.py", "pretrain vanilla wiki.txt --device cpu --pretrain_epochs 6"
+    words = [*common.split(), "--writing_params_path"]
+    TRIED["signals"] += 1
+    code, said = torchrun(tmp_path, tmp_path / "signalled.py", *words, "a.params")
+    assert code != 0 and "stopped after step 3; " in said
     assert said.count("number of parameters") == 1  # the second process is silent
     assert said.count("its state is kept in a.params.state. To resume: torchrun") == 1
     assert os.path.exists(tmp_path / "a.params.state") and not os.path.exists(tmp_path / "a.params")
     states = torch.load(tmp_path / "a.params.state")["trainer"]["random"]
     seeds = {torch.Generator().set_state(state["cpu"]).initial_seed() % 2**32 for state in states}
     assert len(seeds) == 2  # in the 32 bits that count: each process draws its own spans
-    resumed = torchrun(tmp_path, *words, "--resume")
-    assert resumed.wait(120) == 0
-    said = (tmp_path / "messages").read_text()
-    assert "FutureWarning" not in said
-    assert said.count("Resuming after step ") == 1 and said.count("Parameters written to a.params") == 1
-    undisturbed = torchrun(tmp_path, *words[:4], "b.params", *words[5:])
-    assert undisturbed.wait(120) == 0
+    code, said = torchrun(tmp_path, script, *words, "a.params", "--resume")
+    assert code == 0 and "FutureWarning" not in said
+    assert said.count("Resuming after step 3") == 1 and said.count("Parameters written to a.params") == 1
+    assert torchrun(tmp_path, script, *words, "b.params")[0] == 0
     a, b = (torch.load(tmp_path / name) for name in ("a.params", "b.params"))
     assert all(torch.equal(a[name], b[name]) for name in a)
