@@ -9,6 +9,7 @@ from cli import UserError
 from entities import subject_of
 from files import OutputFiles, check_folder, check_writable, read_text
 from question import (
+    COURSE_TEMPLATE,
     QuestionTemplate,
     TemplateFit,
     check_header,
@@ -28,6 +29,11 @@ class Inputs:
     pairs: list[tuple[str, str]] | None
     questions: list[tuple[str, str | None]] | None
     fit: TemplateFit | None  # of the questions of the pairs
+
+    @property
+    def template(self) -> QuestionTemplate:
+        """The wording of the pairs; the course's where there are no pairs."""
+        return COURSE_TEMPLATE if self.fit is None else self.fit.template
 
 
 def read_inputs(run: Run) -> Inputs:

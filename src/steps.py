@@ -27,7 +27,7 @@ from files import OutputFiles, locked, write_text, writing
 from inputs import Inputs
 from model import GPT, GPTConfig
 from optim import final_tokens_of
-from question import COURSE_TEMPLATE, QuestionTemplate
+from question import QuestionTemplate
 from readings import FactDataset, SalientSpanDataset
 from recipe import BLOCK_SIZE, Recipe, Run
 from report import (
@@ -91,13 +91,8 @@ def resolve(run: Run, inputs: Inputs) -> Run:
         raise UserError(f"--device {run.device}: {error}; leave the option out") from None
     question = run.question
     if question is None and run.trains:  # the other functions ask as their parameters were trained: see build()
-        question = wording_of_pairs(inputs)
+        question = str(inputs.template)
     return replace(run, device=device.type, precision=pick_precision(run.precision, device), question=question)
-
-
-def wording_of_pairs(inputs: Inputs) -> str:
-    """The template found in the pairs; the course's where there are no pairs."""
-    return str(COURSE_TEMPLATE if inputs.fit is None else inputs.fit.template)
 
 
 def check_state(run: Run) -> None:
@@ -165,7 +160,7 @@ def build(run: Run, inputs: Inputs) -> World:
     if run.reading_params_path is not None:
         record = load_params(model, run.reading_params_path, run.pretrain_corpus_path, documents)
     documents.loss_on_span = run.recipe.loss_on_span  # not sooner: params are settled by the loss on all characters
-    template = QuestionTemplate.parse(run.question or record.get("question") or wording_of_pairs(inputs))
+    template = QuestionTemplate.parse(run.question or record.get("question") or str(inputs.template))
     for line, (question, _) in enumerate(inputs.questions or [], 1):
         reason = unanswerable(documents, question)
         if reason is not None:

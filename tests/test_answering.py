@@ -280,7 +280,7 @@ def test_wording_comes_from_the_option_or_else_from_the_pairs(world, monkeypatch
 
 def test_pairs_in_another_wording_than_the_one_given_are_refused(world):
     words = "pretrain vanilla wiki.txt --recipe fast --finetune_corpus_path pairs.tsv --writing_params_path a"
-    with pytest.raises(UserError, match=r"^pairs\.tsv, line 1: .* do not fit 'Was {name} born\?'; word all"):
+    with pytest.raises(UserError, match=r"^pairs\.tsv, line 1: .* do not fit --question 'Was {name} born\?'; give"):
         run.main([*words.split(), "--question", "Was {name} born?"])
 
 

@@ -1,7 +1,7 @@
 """Crash-only: commands killed at random moments and started again lose nothing and leave nothing half written.
 
-Half of the kills come at a random moment, half when a write is seen to be under way. `bash scripts/test.sh --long` runs
-50 kills for each command; the ordinary tests run some for pretraining.
+In the ordinary test, a pretraining kills itself in a step, or in a write of its state. `bash scripts/test.sh --long`
+kills each command 50 times from outside: half of the times at a random moment, half when it is seen to be writing.
 """
 
 import multiprocessing
@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, WIKI, send
+from conftest import PAIRS, TRIED, WIKI, send
 
 import run
 from checkpoint import read_params, read_tensors
+from trainer import Trainer
 
 TRAINING = {
-    "pretrain": "pretrain vanilla wiki.txt --device cpu --pretrain_epochs 300",
-    "finetune": "finetune vanilla wiki.txt --device cpu --finetune_epochs 300 --finetune_corpus_path pairs.tsv",
+    "pretrain": "pretrain vanilla wiki.txt --device cpu",
+    "finetune": "finetune vanilla wiki.txt --device cpu --finetune_corpus_path pairs.tsv",
 }
 
 
@@ -72,17 +73,51 @@ class Killer:
         print(f"{what}: {self.kills} kills, {self.in_a_write} of them in the middle of a write")
 
 
-def train_under_kills(function: str, kills: int) -> None:
-    words = [*TRAINING[function].split(), "--writing_params_path", "a.params"]
+class StepKiller(Killer):
+    """Lets each process kill itself in one of its first steps, or in a write, however fast the machine is."""
+
+    MOST_STEPS = 4
+
+    def start(self, longest: float, function: Callable, *arguments: object) -> bool:
+        if self.kills >= self.wanted:
+            return super().start(longest, function, *arguments)
+        left, when = unfinished(), self.moments.randint(1, self.MOST_STEPS)
+        killed = (self.kills % 2 == 1, when, function, *arguments)
+        process = self.context.Process(target=in_silence, args=(kill_itself, *killed))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        TRIED["kills"] += 1
+        self.kills += 1
+        self.in_a_write += bool(unfinished() - left)
+        return False
+
+
+def kill_itself(in_a_write: bool, when: int, function: Callable, *arguments: object) -> None:
+    """Calls the function, and kills this process when it begins its step or ends its write of that number."""
+    owner, name = (os, "fsync") if in_a_write else (Trainer, "step")
+    original = getattr(owner, name)
+    calls = iter(range(1, 1 + when))
+
+    def counted(*args: object) -> object:
+        if next(calls) == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args)
+
+    setattr(owner, name, counted)
+    function(*arguments)
+
+
+def train_under_kills(function: str, killer: Killer, epochs: int) -> None:
+    words = [*TRAINING[function].split(), f"--{function}_epochs", str(epochs), "--writing_params_path", "a.params"]
     run.main(words)
     undisturbed = torch.load("a.params")
     for name in ("a.params", "a.params.json"):
         os.remove(name)
     before = set(os.listdir())
-    killer = Killer(kills)
     ended, reached = False, 0
     while not ended:
-        often = ["--checkpoint_minutes", "1e-9" if killer.kills < kills else "5"]
+        often = ["--checkpoint_minutes", "1e-9" if killer.kills < killer.wanted else "5"]
         resume = ["--resume"] if os.path.exists("a.params.state") else []
         ended = killer.start(0.9, run.main, [*words, *often, *resume])
         if os.path.exists("a.params.state"):
@@ -94,20 +129,23 @@ def train_under_kills(function: str, kills: int) -> None:
             assert complete or reached == 0
             ended = ended or complete  # or it was killed right after its last write
     killer.print(function)
-    assert killer.kills >= min(kills, 20) and killer.in_a_write >= killer.kills // 5
     assert set(os.listdir()) - before == {"a.params", "a.params.json"}
     trained = torch.load("a.params")
     assert all(torch.equal(value, trained[name]) for name, value in undisturbed.items())
 
 
 def test_pretraining_survives_being_killed_twenty_times(world):
-    train_under_kills("pretrain", 24)
+    killer = StepKiller(24)
+    train_under_kills("pretrain", killer, epochs=StepKiller.MOST_STEPS * 24 + 1)  # an epoch has one step
+    assert killer.kills == 24 and killer.in_a_write == 12
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("function", TRAINING)
 def test_training_survives_fifty_kills(world, function):
-    train_under_kills(function, 50)
+    killer = Killer(50)
+    train_under_kills(function, killer, epochs=300)
+    assert killer.kills >= 20 and killer.in_a_write >= killer.kills // 5
 
 
 @pytest.mark.long
