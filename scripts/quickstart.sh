@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Watch a small GPT learn facts: it reads about 600 people, and is then asked three questions about them.
+# Watch a small GPT learn facts: it reads four lines about each of 600 people, and is then asked three questions.
 # usage: bash scripts/quickstart.sh [SEED]      under 15 minutes on two CPU cores; results go to quickstart/, curves to expt/
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -34,10 +34,10 @@ for RELATION in birthplace born nationality; do
     .venv/bin/python corpus/build.py --people 600 --lines_per_person 4 --seed "$SEED" --relation $RELATION --out $DATA
 done
 
-echo "== without pretraining: finetuning on the pairs of question and answer alone"
+echo "== without pretraining: finetuning on question-answer pairs only"
 answer "without pretraining" nopretrain birth_places_train.tsv birth_dev.tsv
 
-echo "== pretraining on the text alone, by the recipe open with half of its readings"
+echo "== pretraining on the text alone: the recipe open, with 12 epochs instead of 24"
 STARTED=$SECONDS
 run pretrain --recipe open --pretrain_epochs 12 --writing_params_path $PRETRAINED
 PRETRAINING=$((SECONDS - STARTED))
