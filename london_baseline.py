@@ -17,7 +17,7 @@ sys.path.pop(0)  # %run would keep it
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("path", nargs="?", default="birth_dev.tsv", help="questions with their places, tab-separated")
-    parser.add_argument("--outputs_path", help="also write the line there, such as london_baseline_accuracy.txt")
+    parser.add_argument("--outputs_path", help="also write the percentage there, as london_baseline_accuracy.txt")
     arguments = parser.parse_args()
     if arguments.outputs_path is not None:
         if os.path.realpath(arguments.outputs_path) == os.path.realpath(arguments.path):
@@ -28,7 +28,7 @@ def main() -> None:
     if total:
         print(accuracy_line(total, correct))
         if arguments.outputs_path is not None:
-            write_text(arguments.outputs_path, accuracy_line(total, correct) + "\n")
+            write_text(arguments.outputs_path, f"{100 * correct / total}\n")  # all digits, as the course's code
 
 
 if __name__ == "__main__":

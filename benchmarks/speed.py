@@ -1,6 +1,7 @@
 """How fast training and answering are, beside the plain loop and beside what the machine can do.
 
 python benchmarks/speed.py step        a training step of each variant, the plain loop, and the machine's ceilings
+python benchmarks/speed.py recipes     a step of pretraining by course, open and fast, and what a character costs
 python benchmarks/speed.py curve       the loss of the plain loop and of ours over the same documents
 python benchmarks/speed.py muon        a step of torch.optim.Muon and of ours, with and without oneDNN
 python benchmarks/speed.py answers     answering 500 questions, making a batch, --help
@@ -11,6 +12,7 @@ python benchmarks/speed.py pretrain    the course's whole pretraining: seconds o
 
 import multiprocessing
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -34,12 +36,14 @@ from tqdm import tqdm
 from answering import answer
 from cli import Parser, exit_on_user_error, positive
 from dataset import CharCorruptionDataset, NameDataset
-from engine import configure_torch, matmul_ceiling, matmul_weights, pick_device, pick_precision, training_flops
+from engine import DTYPES, configure_torch, matmul_ceiling, matmul_weights, pick_device, pick_precision, training_flops
 from files import read_text
 from model import GPT, GPTConfig
 from optim import Muon
-from recipe import BLOCK_SIZE, RECIPES, VARIANTS
+from question import COURSE_TEMPLATE
+from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe
 from records import machine
+from steps import World, pretraining_data
 from trainer import Trainer, TrainerConfig
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
@@ -98,8 +102,9 @@ def peak_megabytes() -> float:
 
 def describe_machine(device: torch.device) -> None:
     print(f"{machine()}, torch {torch.__version__}, Python {platform.python_version()}")
-    ceilings = {dtype: matmul_ceiling(device, dtype) / 1e12 for dtype in (torch.float32, torch.bfloat16)}
-    print(f"matmul ceiling: fp32 {ceilings[torch.float32]:.2f} TFLOP/s, bf16 {ceilings[torch.bfloat16]:.2f} TFLOP/s")
+    precisions = dict.fromkeys(("fp32", pick_precision("auto", device)))  # bf16 takes minutes where it is emulated
+    ceilings = (f"{p} {matmul_ceiling(device, DTYPES[p]) / 1e12:.2f} TFLOP/s" for p in precisions)
+    print(f"matmul ceiling: {', '.join(ceilings)}")
     a = torch.zeros(2**26, device=device)
     b = torch.empty_like(a)
     copying = min(seconds(lambda: b.copy_(a), device) for _ in range(5))
@@ -124,7 +129,7 @@ def take_turns(kind: str, text: str, pipe: Connection) -> None:
         indices = torch.randperm(len(documents), device=device).split(COURSE.pretrain_batch_size)
         turn = [documents.batch(rows) for rows in indices[:STEPS_IN_A_TURN]]
         times = [seconds(lambda b=batch: trainer.step(*b), device) for batch in turn]
-        ceiling = matmul_ceiling(device, torch.bfloat16 if kind.endswith("bf16") else torch.float32)
+        ceiling = matmul_ceiling(device, DTYPES[kind.split(", ")[1]])
         floors = [int(training_flops(weights, x.count_nonzero(dim=1))) / ceiling for x, _ in turn]
         pipe.send(list(zip(times, floors, strict=True))[1:])  # the first one finds the caches cold
     pipe.send(peak_megabytes())
@@ -163,6 +168,46 @@ def step(text: str, rounds: int) -> None:
             print(f"{medians['plain loop, fp32'] / medians[kind]:18.1f}{pipes[kind].recv():12.0f}", end="")
         print()
     print("\nfloor: 6 FLOP a matmul weight a position that is no padding, at the ceiling of the moment")
+
+
+def trainer_by(recipe: Recipe, documents: CharCorruptionDataset, pairs: NameDataset) -> Trainer:
+    """A trainer of vanilla for pretraining by that recipe; the schedule of its rate is left out."""
+    torch.manual_seed(0)
+    documents.loss_on_span = recipe.loss_on_span
+    drop = {"embd_pdrop": recipe.dropout, "resid_pdrop": recipe.dropout, "attn_pdrop": recipe.dropout}
+    model = GPT(GPTConfig(documents.vocab_size, documents.block_size, **drop))
+    data = pretraining_data(World(documents, pairs, model, COURSE_TEMPLATE), recipe)
+    settings = TrainerConfig(
+        batch_size=recipe.pretrain_batch_size, learning_rate=1e-3, muon_lr=recipe.muon_lr, decay_all=recipe.decay_all
+    )
+    trainer = Trainer(model, data, None, settings)
+    trainer.model.train()
+    return trainer
+
+
+def recipes(text: str, pairs_path: str, rounds: int) -> None:
+    """A step of each recipe, its batch included. They take turns, so that other load falls on all of them."""
+    device = pick_device("auto")
+    configure_torch()
+    describe_machine(device)
+    trainers = {}
+    for name in ("course", "open", "fast"):
+        documents = CharCorruptionDataset(text, BLOCK_SIZE)
+        trainers[name] = trainer_by(RECIPES[name], documents, NameDataset(documents, read_text(pairs_path), pairs_path))
+    measured: dict[str, list[tuple[float, int]]] = {name: [] for name in trainers}  # seconds, characters
+    for turn in tqdm(range(STEPS_IN_A_TURN * rounds + 1), unit="turn", leave=False):
+        for name, trainer in trainers.items():
+            rows = torch.randperm(len(trainer.train_dataset), device=device)[: trainer.config.batch_size]
+            torch.manual_seed(turn)
+            characters = int(trainer.train_dataset.batch(rows)[0].count_nonzero())
+            torch.manual_seed(turn)  # the same batch
+            took = seconds(lambda t=trainer, r=rows: t.step(*t.train_dataset.batch(r)), device)
+            measured[name] += [(took, characters)] if turn else []  # the first turn warms up
+    print(f"{'recipe':10}{'documents':>10}{'characters':>12}{'seconds':>9}{'us a character':>16}")
+    for name, trainer in trainers.items():
+        took, characters = map(statistics.median, zip(*measured[name], strict=True))
+        each = statistics.median(1e6 * one / n for one, n in measured[name])
+        print(f"{name:10}{trainer.config.batch_size:10}{characters:12.0f}{took:9.3f}{each:16.1f}")
 
 
 def muon(documents: CharCorruptionDataset, rounds: int) -> None:
@@ -336,18 +381,21 @@ def in_a_process(function: Callable, *arguments: object) -> Any:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("what", choices=["step", "curve", "muon", "answers", "lengths", "documents", "pretrain"])
+    parser.add_argument("what", choices=re.findall(r"speed\.py (\w+)", __doc__))
     parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text")
     parser.add_argument("--steps", type=positive(int), default=300, help="of curve")
-    parser.add_argument("--rounds", type=positive(int), default=7, help="of turns, for step and muon")
+    parser.add_argument("--rounds", type=positive(int), default=7, help="of turns, for step, recipes and muon")
     parser.add_argument("--rows", type=positive(int), default=4, help="of a batch, for lengths")
     parser.add_argument("--epochs", type=positive(int), default=COURSE.pretrain_epochs, help="of pretrain")
+    parser.add_argument("--pairs_path", default="birth_places_train.tsv", help="of recipes")
     parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers")
     arguments = parser.parse_args()
     text = read_text(arguments.corpus_path)
     documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)
     if arguments.what == "step":
         step(text, arguments.rounds)
+    elif arguments.what == "recipes":
+        recipes(text, arguments.pairs_path, arguments.rounds)
     elif arguments.what == "curve":
         curve(documents, arguments.steps)
     elif arguments.what == "muon":

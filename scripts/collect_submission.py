@@ -3,7 +3,8 @@
 import os
 import sys
 import zipfile
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
@@ -14,6 +15,7 @@ from question import parse_questions, read_predictions
 from recipe import BLOCK_SIZE, VARIANTS
 
 LONDON = "london_baseline_accuracy.txt"
+WRITE_LONDON = f"write {LONDON} with: python london_baseline.py --outputs_path {LONDON}"
 QUESTIONS = {"dev": "birth_dev.tsv", "test": "birth_test_inputs.tsv"}
 
 
@@ -32,14 +34,16 @@ class Edition:
         return f"{', '.join(self.years)}: {self.archive}; {thresholds}"
 
 
+PERCEIVER_YEAR = Edition(
+    years=("2023",),
+    variants=("perceiver", "synthesizer"),
+    archive="assignment5.zip",
+    thresholds={"vanilla": 10.0, "perceiver": 6.0, "synthesizer": 5.0},
+    others=("wiki.txt", "birth_places_train.tsv", "birth_dev.tsv"),
+)
 EDITIONS = (
-    Edition(
-        years=("2021", "2022", "2023"),
-        variants=("perceiver", "synthesizer"),
-        archive="assignment5.zip",  # the handout's name; the course's script says assignment5_submission.zip
-        thresholds={"vanilla": 10.0, "perceiver": 6.0, "synthesizer": 5.0},
-        others=("wiki.txt", "birth_places_train.tsv", "birth_dev.tsv"),
-    ),
+    replace(PERCEIVER_YEAR, years=("2021", "2022"), variants=("synthesizer", "perceiver")),
+    PERCEIVER_YEAR,
     Edition(
         years=("2024", "2025"),
         variants=("rope",),
@@ -52,6 +56,7 @@ EDITIONS = (
         variants=("rope",),
         archive="assignment5_submission.zip",
         thresholds={"vanilla": 10.0, "rope": 22.0},
+        others=("vanilla.pretrain.params", "rope.pretrain.params"),
     ),
 )
 YEARS = {year: edition for edition in EDITIONS for year in edition.years}
@@ -61,6 +66,9 @@ HELP = f"""{__doc__}
 
 The archive of each year, and the accuracy that each variant has to reach after pretraining:
   {ROWS}
+assignment5.zip is the name in the handouts of 2021 to 2023. The course's script wrote assignment5_submission.zip: give
+that as --output_path.
+
 Accuracy is measured on {QUESTIONS["dev"]}, because the answers to the test questions are not public. The handouts set
 the thresholds of synthesizer and rope for the test questions."""
 
@@ -76,6 +84,13 @@ def started_variants() -> list[str]:
     return [variant for variant in variants if any(Path(name).exists() for name in variant_files(variant))]
 
 
+def default_year(started: list[str]) -> str:
+    """The last year that asks for the variants besides vanilla that have files: 2023, unless all are of another."""
+    last_year = {"synthesizer": "2022", "perceiver": "2023", "rope": "2025"}
+    years = {last_year.get(variant, "2023") for variant in started}
+    return years.pop() if len(years) == 1 else "2023"
+
+
 def required_files(edition: Edition, variants: list[str]) -> list[str]:
     """Every file of the submission besides src/."""
     no_pretraining = ["vanilla.model.params", *(f"vanilla.nopretrain.{split}.predictions" for split in QUESTIONS)]
@@ -84,13 +99,12 @@ def required_files(edition: Edition, variants: list[str]) -> list[str]:
 
 def remark(name: str, edition: Edition) -> str:
     """What the table says about an existing file: its size, or the score of its predictions. Raises ValueError."""
-    try:
-        if name.endswith(".predictions"):
-            return score(name, edition)
-        if name.endswith(".params"):
-            check_params(name)
-    except ImportError as error:
-        raise UserError(f"{name}: cannot be checked ({error}); pip install -r requirements.txt") from None
+    if name.endswith(".predictions"):
+        return score(name, edition)
+    if name.endswith(".params"):
+        check_params(name)
+    if name == LONDON:
+        return f"{percentage(name):.1f} %"
     return f"{Path(name).stat().st_size:,} bytes"
 
 
@@ -111,6 +125,14 @@ def score(name: str, edition: Edition) -> str:
         return f"{counts}, {percent:.1f} % right"
     threshold = edition.thresholds[variant]
     return f"{counts}, {percent:.1f} % right, threshold {threshold:g} %: {'met' if percent >= threshold else 'NOT MET'}"
+
+
+def percentage(name: str) -> float:
+    """The number from 0 to 100 that the file holds. Raises UserError."""
+    with suppress(ValueError):
+        if 0 <= (number := float(read_text(name))) <= 100:
+            return number
+    raise UserError(f"{name}: does not hold one number from 0 to 100; {WRITE_LONDON}")
 
 
 def check_params(name: str) -> None:
@@ -148,7 +170,7 @@ def advice_on_missing(missing: list[str], variants: list[str]) -> str:
     """Advice on how to get the missing files, besides training and evaluating."""
     advice = ""
     if LONDON in missing:
-        advice += f"; write {LONDON} with: python london_baseline.py --outputs_path {LONDON}"
+        advice += f"; {WRITE_LONDON}"
     if len(variants) > 1 and any(set(variant_files(variant)) & set(missing) for variant in variants):
         advice += "; or move away the files of the variant that you leave out"
     return advice
@@ -159,15 +181,13 @@ def main() -> None:
     parser.add_argument(
         "--year",
         choices=YEARS,
-        help="which assignment (default: 2025 if there are files of rope, but none of perceiver and synthesizer; "
-        "otherwise 2023)",
+        help="which assignment (default: 2023, or the year of the variant if there are files of one variant only)",
     )
     parser.add_argument("--output_path", help="the archive to write (default: the year's)")
     arguments = parser.parse_args()
 
     started = started_variants()
-    only_rope = "rope" in started and not set(YEARS["2023"].variants) & set(started)
-    year = arguments.year or ("2025" if only_rope else "2023")
+    year = arguments.year or default_year(started)
     edition = YEARS[year]
     variants = [variant for variant in edition.variants if variant in started] or [edition.variants[0]]
     output_path = edition.archive if arguments.output_path is None else arguments.output_path
@@ -181,7 +201,11 @@ def main() -> None:
     for variant in sorted(set(started) - set(variants)):
         print(f"left out: {variant}, which --year {year} does not ask for")
     missing = [name for name in names if not os.access(name, os.R_OK)] + ([] if sources else ["src/*.py"])
-    wrong = print_table(names, missing, edition)
+    try:
+        wrong = print_table(names, missing, edition)
+    except ImportError as error:
+        reason = f"the files cannot be checked ({error}); pip install -r requirements.txt"
+        raise UserError(f"nothing packed: {reason}") from None
     if missing:
         advice = advice_on_missing(missing, variants)
         files = "1 file is" if len(missing) == 1 else f"{len(missing)} files are"

@@ -45,7 +45,7 @@ from records import append_record, commit_and_note, machine, sha256_of
 if TYPE_CHECKING:
     from model import GPT
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("experiments")
 RESULTS = FOLDER / "results.jsonl"
 LINES, FIRST = 64, 20  # of largest_attention()

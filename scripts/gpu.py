@@ -41,7 +41,7 @@ from records import append_record, commit_and_note
 if TYPE_CHECKING:
     from dataset import CharCorruptionDataset
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 COURSE = RECIPES["course"]
 STEPS = 200  # of the course's recipe, rounded up to whole epochs
 TINY_DOCUMENTS, TINY_PEOPLE = 16, 6

@@ -43,7 +43,7 @@ RUN = COMMON | {
     "settings": dict | None,  # all settings of the recipe, with the changed ones
     "seed": int | None,
     "sha256": dict | None,  # of each data file, the first 12 digits
-    "seconds": dict,  # of pretrain, finetune, evaluate, total, to_10_percent, to_25_percent, to_85_percent those timed
+    "seconds": dict,  # those timed: pretrain, finetune, evaluate, total, to_10_percent, to_25_percent, to_85_percent
     "correct": int | None,
     "asked": int | None,
     "curve": list | None,  # [epoch, percent correct] during pretraining

@@ -82,11 +82,14 @@ def text_hash(text: str) -> str:
 
 
 def current_commit() -> str:
-    """The commit of this code, with "-dirty" if files differ from it; "unknown" if git cannot say."""
-    source = str(Path(__file__).parent)
-    git = ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit of this code, with "-dirty" if files but the records in results/ differ from it; "unknown" if git
+    cannot say.
+    """
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)results"])
+        return f"{commit}-dirty" if changed.returncode else commit
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

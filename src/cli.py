@@ -56,12 +56,12 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
             print(f"{program}: interrupted; unfinished outputs were not written", file=sys.stderr)
         end(130)
     except BrokenPipeError:  # the reader, head for instance, has seen enough
-        discard_output()
+        discard_unwritable()
         sys.exit(1)
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:  # an error of a file has its name
             raise
-        discard_output()
+        discard_unwritable()
         print(f"{program}: error: standard output: cannot be written ({error.strerror})", file=sys.stderr)
         sys.exit(2)
     finally:
@@ -69,9 +69,15 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
             forget_modules()
 
 
-def discard_output() -> None:
-    """Drops what is still to be written to standard output, so that Python does not fail on it when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def discard_unwritable() -> None:
+    """Directs standard output and standard error to nowhere if they cannot be written, so that Python, which writes
+    what is left of them when it exits, does not fail then.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed, as by >&-
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class DroppingStream:
@@ -96,11 +102,15 @@ class DroppingStream:
 @contextmanager
 def dropping_output() -> Iterator[None]:
     """In this context, output that cannot be written is dropped, so that it does not end a long training."""
-    with ExitStack() as stack:
-        for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
-            if stream is not None:  # closed, as by >&-
+    try:
+        with ExitStack() as stack:
+            for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+                # None: closed, as by 2>&-, which tqdm does not expect
+                stream = stream or stack.enter_context(open(os.devnull, "w"))
                 stack.enter_context(redirect(DroppingStream(stream)))
-        yield
+            yield
+    finally:
+        discard_unwritable()
 
 
 def in_ipython() -> bool:

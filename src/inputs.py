@@ -45,34 +45,36 @@ def read_inputs(run: Run) -> Inputs:
     given = None if run.question is None else QuestionTemplate.parse(run.question)
     if run.finetune_corpus_path is not None and run.uses_pairs:
         pairs = parse_pairs(read_text(run.finetune_corpus_path), run.finetune_corpus_path)
-        fit = wording_of(pairs, text, given, run.finetune_corpus_path)
+        fit = wording_of(pairs, text, given)
+        if run.trains:
+            check_fit(fit, run.finetune_corpus_path)
         check_header(pairs, fit, text, run.finetune_corpus_path)
     if run.eval_corpus_path is not None:
         questions = parse_questions(read_text(run.eval_corpus_path), run.eval_corpus_path)
         if run.report_path is not None and questions[0][1] is None:
             raise UserError(f"{run.eval_corpus_path}: has no places; --report_path needs them to compare with")
-        wording = wording_of(questions, text, given, run.eval_corpus_path)
+        wording = wording_of(questions, text, given)
+        if run.report_path is not None:  # which looks up the names in the text
+            check_fit(wording, run.eval_corpus_path)
         check_header(questions, wording, text, run.eval_corpus_path)
     return Inputs(text, pairs, questions, fit)
 
 
-def wording_of(
-    rows: Sequence[tuple[str, str | None]], text: str, given: QuestionTemplate | None, name: str = "data"
-) -> TemplateFit:
-    """The wording of the questions in the rows: `given`, or else the one that most of them share.
+def check_fit(fit: TemplateFit, path: str) -> None:
+    """Raises UserError if no question of the file has the wording, which then is that of --question."""
+    if not fit.fits:
+        line, question = fit.first_misfit
+        raise UserError(
+            f"{path}, line {line}: neither {question!r} nor any other question fits --question '{fit.template}'; "
+            "give the wording of the file"
+        )
 
-    Raises UserError, which calls the rows `name`, if no question has the wording that was given.
-    """
+
+def wording_of(rows: Sequence[tuple[str, str | None]], text: str, given: QuestionTemplate | None) -> TemplateFit:
+    """The wording of the questions in the rows: `given`, or else the one that most of them share."""
     questions = [question for question, _ in rows]
     if given is not None:
-        fit = fit_template(given, questions)
-        if not fit.fits:
-            line, question = fit.first_misfit
-            others = " and all other questions do" if len(rows) > 1 else " does"
-            raise UserError(
-                f"{name}, line {line}: {question!r}{others} not fit --question '{given}'; give their wording"
-            )
-        return fit
+        return fit_template(given, questions)
     lines = text.split("\n")
     return find_template(questions, set(map(subject_of, lines)), lines)
 

@@ -16,7 +16,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from cli import Parser, exit_on_user_error, positive, raise_on_interrupt, seed
+from cli import Parser, UserError, exit_on_user_error, positive, raise_on_interrupt, seed
 from inputs import read_inputs
 from recipe import RECIPES, VARIANTS, Run
 
@@ -76,8 +76,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("finetune",),
         {
             "type": positive(int),
-            "help": "epochs over the pairs; over the text if fast or open start from pretrained parameters. Of two "
-            "defaults, the first is without --reading_params_path",
+            "help": "epochs over the pairs; over the text if fast or open start from pretrained parameters. where "
+            "there are two defaults, the first applies without --reading_params_path",
         },
     ),
     "bottleneck_dim": (
@@ -161,7 +161,8 @@ def parse(argv: list[str]) -> Run:
         overview = Parser(f"{__doc__}\n\nFor the options of a function: run.py FUNCTION --help", prog="run.py")
         functions = "; ".join(f"{name}: {text}" for name, text in FUNCTIONS.items())
         overview.add_argument("function", choices=FUNCTIONS, help=functions)
-        if function not in ("-h", "--help") and FUNCTIONS.keys() & set(argv):
+        misplaced = function in VARIANTS or (function[:1] == "-" and function not in ("-h", "--help"))
+        if misplaced and FUNCTIONS.keys() & set(argv):
             overview.error("the function comes first: run.py FUNCTION VARIANT TEXT OPTIONS")
         overview.parse_args(argv[:1])
     parser = parser_of(function)
@@ -182,6 +183,8 @@ def parse(argv: list[str]) -> Run:
         with_recipe = f" --recipe {recipe.name}" if recipe.name != "course" else ""
         parser.error(f"{function}{with_recipe} needs {' and '.join(missing)}")
 
+    if any(not name.strip() for name in given.get("names", [])):
+        raise UserError("NAME: a name is empty; give one, as in ask ... 'Marie Curie'")
     changes = {name: given.pop(name) for name in RECIPE_OPTIONS}
     changes = {n: value for n, value in changes.items() if value is not None and function in OPTIONS[n][0]}
     if "finetune_epochs" in changes and not given["reading_params_path"]:

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from answering import answer, answer_probabilities, evaluating, likeliest_answers, unanswerable
 from checkpoint import TIME, StateKeeper, keep_params, load_params, record_of, save_params
 from cli import UserError, dropping_output
-from dataset import CharCorruptionDataset, MixedDataset, NameDataset
+from dataset import BatchDataset, CharCorruptionDataset, MixedDataset, NameDataset
 from engine import configure_torch, pick_device, pick_precision
 from entities import subject_of, summarise
 from files import OutputFiles, locked, write_text, writing
@@ -33,7 +33,9 @@ from recipe import BLOCK_SIZE, Recipe, Run
 from report import (
     COLUMNS,
     LIKELIEST,
+    Evidence,
     Finding,
+    Mention,
     TextIndex,
     accuracy_line,
     as_row,
@@ -170,26 +172,27 @@ def build(run: Run, inputs: Inputs) -> World:
 
 def pretrain(run: Run, inputs: Inputs) -> None:
     """Pretrains on the text by the recipe, and writes the parameters."""
-    world = build(run, inputs)
-    recipe, documents = run.recipe, world.documents
-    print_summary(run, inputs, documents)
-    dataset = documents
-    if recipe.reads_facts:
-        dataset = FactDataset(
-            documents,
-            context_chars=recipe.context_chars,
-            prefix_words=recipe.prefix_words,
-            word_weight=recipe.word_weight,
-        )
-    elif recipe.pretrains_on_pairs:
-        dataset = text_and_pairs(world, recipe, recipe.qa_per_document)
+    world, recipe = build(run, inputs), run.recipe
+    print_summary(run, inputs, world.documents)
     config = TrainerConfig(
         batch_size=recipe.pretrain_batch_size,
         learning_rate=recipe.pretrain_lr,
         muon_lr=recipe.muon_lr,
         warmup_tokens=recipe.pretrain_warmup_tokens,
     )
-    train(run, inputs, world, dataset, config)
+    train(run, inputs, world, pretraining_data(world, recipe), config)
+
+
+def pretraining_data(world: World, recipe: Recipe) -> BatchDataset | MixedDataset:
+    """What pretraining reads: corrupted documents, facts, or salient spans with pairs mixed in."""
+    if recipe.reads_facts:
+        return FactDataset(
+            world.documents,
+            context_chars=recipe.context_chars,
+            prefix_words=recipe.prefix_words,
+            word_weight=recipe.word_weight,
+        )
+    return text_and_pairs(world, recipe, recipe.qa_per_document) if recipe.pretrains_on_pairs else world.documents
 
 
 def text_and_pairs(world: World, recipe: Recipe, qa_per_document: float) -> MixedDataset:
@@ -419,8 +422,6 @@ def ask(run: Run, inputs: Inputs) -> None:
     """Asks about names and shows what the model and the text say: formatted for a terminal, or as TSV in a pipe."""
     with redirect_stdout(sys.stderr):
         world = build(run, inputs)
-    if any(not name.strip() or is_without_name(world.template, name) for name in run.names):
-        raise UserError("NAME: a name is empty; give one, as in ask ... 'Marie Curie'")
     index = text_index(world.documents)
     at_terminal = sys.stdout is not None and sys.stdout.isatty()
     if not at_terminal:
@@ -437,8 +438,8 @@ def ask(run: Run, inputs: Inputs) -> None:
 
 def look_up(world: World, index: TextIndex, words: str) -> Finding:
     """Asks the model about a name (or a whole question, as it is) and looks up the name in the text."""
-    if is_without_name(world.template, words):  # a line of standard input; the others are still answered
-        return Finding(words, "", 0.0, [], index.evidence(words, ""), "the question has no name")
+    if "".join(words.split()) == "".join(world.template.ask("").split()):
+        return Finding(words, "", 0.0, [], Evidence(Mention((), ""), (), 0, ""), "the question has no name")
     name = world.template.name_in(words)
     question = words if name is not None else world.template.ask(words)
     (greedy,) = answer(world.model, world.documents, [question])
@@ -446,11 +447,6 @@ def look_up(world: World, index: TextIndex, words: str) -> Finding:
     (likeliest,) = likeliest_answers(world.model, world.documents, [question], n_best=LIKELIEST)
     evidence = index.evidence(name or words, greedy)
     return Finding(name or words, greedy, probability, likeliest, evidence, unanswerable(world.documents, question))
-
-
-def is_without_name(template: QuestionTemplate, words: str) -> bool:
-    """Whether these words are the question with the name left out."""
-    return template.before + template.after != "" and words.split() == template.ask("").split()
 
 
 def read_names() -> Iterator[str]:

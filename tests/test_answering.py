@@ -280,7 +280,7 @@ def test_wording_comes_from_the_option_or_else_from_the_pairs(world, monkeypatch
 
 def test_pairs_in_another_wording_than_the_one_given_are_refused(world):
     words = "pretrain vanilla wiki.txt --recipe fast --finetune_corpus_path pairs.tsv --writing_params_path a"
-    with pytest.raises(UserError, match=r"^pairs\.tsv, line 1: .* do not fit --question 'Was {name} born\?'; give"):
+    with pytest.raises(UserError, match=r"^pairs\.tsv, line 1: neither .* fits --question 'Was {name} born\?'; give"):
         run.main([*words.split(), "--question", "Was {name} born?"])
 
 
@@ -330,7 +330,7 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     assert "(U+0308)" in rows[6][6] and "(Unicode form NFC)" in rows[6][6] and rows[6][-1] == "Björk"
     run.main(["ask", *common, "Where was Björk born?".lower()])
     assert capsys.readouterr().out.splitlines()[1].startswith("where was björk born?\t")
-    for empty in ("", " ", "\u3000", "Where was  born?"):
+    for empty in ("", " ", "\u3000"):
         with pytest.raises(UserError, match=r"^NAME: a name is empty"):
             run.main(["ask", *common, "Björk", empty])
     capsys.readouterr()

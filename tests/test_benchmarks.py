@@ -1,12 +1,6 @@
 """The plain loop of benchmarks/ as an independent reference for the model and the step."""
 
-import sys
-from pathlib import Path
-
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
 from plain import PlainGPT, PlainTrainer
 
 from engine import CPU_MICRO_BATCH_ROWS

@@ -1,6 +1,9 @@
 """Params files travel both ways, are refused when they are something else, and are never half written."""
 
 import os
+import re
+import shutil
+import subprocess
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from conftest import TRIED, VARIANTS, small_model
 
 import run
 from attention import standard_rope_cache
-from checkpoint import load_params, read_params, read_record, save_params, trained_as
+from checkpoint import current_commit, load_params, read_params, read_record, save_params, trained_as
 from cli import UserError
 from dataset import CharCorruptionDataset
 from model import GPT, WIRINGS, GPTConfig
@@ -226,3 +229,26 @@ def test_full_disk_leaves_the_old_file(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.params"]
+
+
+def test_commit_is_dirty_unless_only_records_differ(tmp_path, monkeypatch):
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True)
+
+    (tmp_path / "src").mkdir()
+    (tmp_path / "results").mkdir()
+    for name in ("src/checkpoint.py", "results/runs.jsonl"):
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr("checkpoint.__file__", str(tmp_path / "src" / "checkpoint.py"))
+    if shutil.which("git") is None:
+        assert current_commit() == "unknown"
+        return
+    git("init")
+    assert current_commit() == "unknown"
+    git("add", ".")
+    git("commit", "-m", "all")
+    (tmp_path / "results/runs.jsonl").write_text("2")
+    assert re.fullmatch("[0-9a-f]{40}", current_commit())
+    (tmp_path / "src/checkpoint.py").write_text("2")
+    assert re.fullmatch("[0-9a-f]{40}-dirty", current_commit())

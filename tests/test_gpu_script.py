@@ -13,7 +13,6 @@ from unittest.mock import Mock
 import pytest
 from conftest import ROOT, VARIANTS
 
-sys.path.insert(0, str(ROOT / "scripts"))
 import gpu
 import leaderboard
 from records import append_record, read_records

@@ -9,33 +9,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, command
 
-REAL = """
-from IPython.core.interactiveshell import InteractiveShell
-
-shell = InteractiveShell.instance()
-
-
-def percent_run(line):
-    shell.run_line_magic("run", line)
-"""
-IMITATION = """
-import os, runpy, sys, types
-
-sys.modules["IPython"] = types.ModuleType("IPython")
-sys.modules["IPython"].get_ipython = lambda: "a shell"
-
-
-def percent_run(line):
-    argv, sys.argv = sys.argv, line.split()
-    folder = os.path.dirname(os.path.abspath(sys.argv[0]))
-    sys.path.insert(0, folder)
-    runpy.run_path(sys.argv[0], run_name="__main__")
-    sys.path.remove(folder)
-    sys.argv = argv
-"""
 SESSION = """
 import signal, sys, threading
 from pathlib import Path
+
+from IPython.core.interactiveshell import InteractiveShell
+
+shell = InteractiveShell.instance()
 
 
 def state():
@@ -47,19 +27,22 @@ def state():
 before = state()
 for line in Path("lines").read_text().splitlines():
     print("%run", line, flush=True)
-    percent_run(line)
+    shell.run_line_magic("run", line)
     assert state() == before, line
 report = Path("src/report.py")  # the user edits a module
 report.write_text(report.read_text().replace('f"Correct:', 'f"Right:'))
-percent_run("london_baseline.py")
+shell.run_line_magic("run", "london_baseline.py")
 print("alive")
 """
 TRAINING = "--finetune_corpus_path pairs.tsv --finetune_epochs 1"
 EVALUATION = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path"
 LINES = f"""src/dataset.py namedata
+src/dataset.py charcorruption
 src/dataset.py nothing
+src/run.py pretrain vanilla wiki.txt --pretrain_epochs 1 --writing_params_path c.params
 src/run.py finetune vanilla wiki.txt {TRAINING} --writing_params_path a.params
 src/run.py evaluate vanilla wiki.txt {EVALUATION} p
+src/run.py ask vanilla wiki.txt --reading_params_path a.params Björk
 src/run.py finetune rope wiki.txt {TRAINING} --writing_params_path b.params
 src/run.py evaluate rope wiki.txt {EVALUATION} q
 london_baseline.py
@@ -77,11 +60,8 @@ def project(world, monkeypatch) -> Path:
     return world
 
 
-@pytest.mark.parametrize("shell", [IMITATION, REAL], ids=["imitation", "IPython"])
-def test_percent_run_leaves_no_trace(project, shell):
-    if shell == REAL:
-        pytest.importorskip("IPython")
-    (project / "session.py").write_text(shell + SESSION)
+def test_percent_run_leaves_no_trace(project):
+    (project / "session.py").write_text(SESSION)
     result = command("session.py", cwd=project)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("%run") == len(LINES.splitlines())

@@ -94,7 +94,7 @@ class StepKiller(Killer):
 
 
 def kill_itself(in_a_write: bool, when: int, function: Callable, *arguments: object) -> None:
-    """Calls the function, and kills this process when it begins its step or ends its write of that number."""
+    """Calls the function, and kills this process as its step number `when` begins, or its write of that number ends."""
     owner, name = (os, "fsync") if in_a_write else (Trainer, "step")
     original = getattr(owner, name)
     calls = iter(range(1, 1 + when))

@@ -100,9 +100,12 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     assert all(torch.equal(state[name], others_state[name]) for name in state)
 
 
+TORCHRUN = ["--standalone", "--local_addr=127.0.0.1", "--nproc_per_node=2"]
+
+
 def torchrun(folder: Path, script: Path, *words: str) -> tuple[int, str]:
     """The script in two processes: their exit code, and what they print."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, *words]
+    command = [sys.executable, "-m", "torch.distributed.run", *TORCHRUN, script, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder) as process:
         try:
             said, _ = process.communicate(timeout=120)

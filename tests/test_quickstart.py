@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def commands_of(script: str, folder: Path) -> list[list[str]]:
     python.write_text(STUB)
     python.chmod(0o755)
     words = ["bash", folder / "scripts" / script]
-    environment = {"PATH": os.environ["PATH"], "COMMANDS": str(commands)}
+    environment = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "COMMANDS": str(commands)}
     result = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     return [shlex.split(line) for line in commands.read_text().splitlines()]

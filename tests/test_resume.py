@@ -417,9 +417,19 @@ def test_output_that_cannot_be_printed_does_not_end_a_run(world, monkeypatch, st
     assert left(world) == {"a.params", "a.params.json"} and getattr(sys, stream).getvalue()
 
 
+def test_training_into_a_closed_pipe_ends_with_code_0(world):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, ROOT / "src" / "run.py", *PRETRAIN.split(), "2"]
+    process = subprocess.Popen(words, stdout=writer, stderr=writer)
+    os.close(writer)
+    assert process.wait(120) == 0
+    assert left(world) == {"a.params", "a.params.json"}
+
+
 def test_output_with_a_very_long_name_has_a_curve(world):
     name = "é" * 110  # 220 bytes; the temporary file beside it may have 255
-    run.main([*f"pretrain vanilla wiki.txt --writing_params_path {name} --pretrain_epochs 1".split()])
+    run.main(f"pretrain vanilla wiki.txt --writing_params_path {name} --pretrain_epochs 1".split())
     (curve,) = Path("expt/run").iterdir()
     assert left(world) == {name, f"{name}.json"} and name[-50:] in curve.name
 

@@ -15,16 +15,14 @@ import pytest
 import torch
 from conftest import PAIRS, PEOPLE, ROOT, WIKI, small_model
 
+import experiment
+import invented
+import pictures
 from checkpoint import read_record
 from cli import UserError
 from dataset import CharCorruptionDataset
 from question import parse_pairs
 from recipe import RECIPES, with_settings
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import experiment
-import invented
-import pictures
 from records import append_record, read_records
 
 ASCII = "".join(map(chr, range(32, 127)))
@@ -171,7 +169,6 @@ def test_how_often_readings_mask_the_answer(tmp_path):
 
 
 def test_row_is_trained_asked_and_recorded(world, monkeypatch, capsys):
-    monkeypatch.setattr("engine.matmul_ceiling", lambda *_: 1.0)  # takes longer to measure than this world to train on
     words = "experiment.py run pretrain_epochs=2 finetune_epochs=1 --folder . --held_out --every 1"
     monkeypatch.setattr("sys.argv", words.split())
     experiment.main()
@@ -188,7 +185,6 @@ def test_row_is_trained_asked_and_recorded(world, monkeypatch, capsys):
 
 
 def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
-    monkeypatch.setattr("engine.matmul_ceiling", lambda *_: 1.0)
     monkeypatch.setattr("checkpoint.current_commit", lambda: "0123456-dirty")
 
     def main(more: str = "") -> None:

@@ -13,12 +13,10 @@ import pytest
 import torch
 from conftest import ROOT, WIKI, command
 
+import collect_submission
 from checkpoint import file_hash
 from cli import UserError
 from model import GPT, GPTConfig
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import collect_submission
 
 
 def collect(world: Path, *words: str) -> subprocess.CompletedProcess:
@@ -71,6 +69,7 @@ def test_submission_is_packed_after_a_table(submission):
 def test_submission_of_the_other_year_or_of_both(submission):
     replace_perceiver(submission, "synthesizer")
     result = collect(submission, "--output_path", "assignment5_submission.zip")
+    assert "--year 2022: vanilla, synthesizer;" in result.stdout
     assert result.returncode == 0 and (submission / "assignment5_submission.zip").exists()
     assert "synthesizer.pretrain.test.predictions  6 predictions for 6 questions" in result.stdout
     (submission / "perceiver.finetune.params").write_bytes(b"begun")
@@ -88,9 +87,13 @@ def test_submission_of_the_rope_years(submission):
     london = "london_baseline_accuracy.txt"
     way_out = f"python london_baseline.py --outputs_path {london}"
     assert result.stderr.endswith(f"1 file is missing: {london}; write {london} with: {way_out}\n")
-    command(str(ROOT / "london_baseline.py"), *way_out.split()[2:], cwd=submission)
+    (submission / london).write_text("Correct: 2.0 out of 6.0: 33.33%\n")
     result = collect(submission)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 2 and f"{london}: does not hold one number from 0 to 100; write" in result.stderr
+    command(str(ROOT / "london_baseline.py"), *way_out.split()[2:], cwd=submission)
+    assert float((submission / london).read_text()) == pytest.approx(100 * 2 / 6)
+    result = collect(submission)
+    assert result.returncode == 0 and "london_baseline_accuracy.txt         33.3 %" in result.stdout, result.stderr
     assert "rope.pretrain.dev.predictions        6 predictions for 6 questions, 33.3 % right, threshold 30 %: met" in (
         result.stdout
     )
@@ -108,11 +111,15 @@ def test_submission_of_the_rope_years(submission):
 
 def test_submission_year_decides_archive_thresholds_and_files(submission):
     replace_perceiver(submission, "rope")
+    for variant in ("vanilla", "rope"):
+        os.link(submission / f"{variant}.finetune.params", submission / f"{variant}.pretrain.params")
     result = collect(submission, "--year", "XCS224N")
     assert result.returncode == 0 and (submission / "assignment5_submission.zip").exists()
     assert "threshold 10 %: met" in result.stdout and "threshold 22 %: met" in result.stdout
-    result = collect(submission, "--year", "2022")
-    assert "left out: rope" in result.stdout and "3 files are missing: perceiver.finetune.params" in result.stderr
+    assert "rope.pretrain.params" in zipfile.ZipFile(submission / "assignment5_submission.zip").namelist()
+    for year, variant in (("2022", "synthesizer"), ("2023", "perceiver")):
+        result = collect(submission, "--year", year)
+        assert "left out: rope" in result.stdout and f"3 files are missing: {variant}.finetune.params" in result.stderr
     assert not (submission / "assignment5.zip").exists()
 
 

@@ -97,6 +97,12 @@ def test_evaluate_places_counts_as_the_course_does(tmp_path, capsys):
     assert evaluate_places(str(path), ["London"] * 6) == (6.0, 2.0)
     assert evaluate_places(str(path), [place for _, place in PEOPLE]) == (6.0, 6.0)
     assert evaluate_places(str(path), [f" {place}\u3000" for _, place in PEOPLE]) == (6.0, 6.0)
+    places = [place for _, place in PEOPLE]
+    for text in (PAIRS[:-1], PAIRS.replace("\n", "\r\n"), PAIRS.replace("\n", " \n"), f"{PAIRS}\n"):
+        path.write_bytes(text.encode())
+        assert evaluate_places(str(path), places) == (6.0, 6.0)
+        assert evaluate_places(str(path), [*places[:3], "?", "?", "?"]) == (6.0, 3.0)
+        assert evaluate_places(str(path), [place.upper() for place in places]) == (6.0, 0.0)
     with pytest.raises(ValueError, match="5 predictions"):
         evaluate_places(str(path), ["London"] * 5)
     path.write_text(QUESTIONS, encoding="utf-8")
