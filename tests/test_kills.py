@@ -76,7 +76,7 @@ class Killer:
 class StepKiller(Killer):
     """Lets each process kill itself in one of its first steps, or in a write, however fast the machine is."""
 
-    MOST_STEPS = 4
+    MOST_STEPS = 2
 
     def start(self, longest: float, function: Callable, *arguments: object) -> bool:
         if self.kills >= self.wanted:

@@ -421,7 +421,8 @@ def test_training_into_a_closed_pipe_ends_with_code_0(world):
     reader, writer = os.pipe()
     os.close(reader)
     words = [sys.executable, ROOT / "src" / "run.py", *PRETRAIN.split(), "2"]
-    process = subprocess.Popen(words, stdout=writer, stderr=writer)
+    # with PYTHONUNBUFFERED, it would end before the training
+    process = subprocess.Popen(words, stdout=writer, stderr=writer, env=os.environ | {"PYTHONUNBUFFERED": ""})
     os.close(writer)
     assert process.wait(120) == 0
     assert left(world) == {"a.params", "a.params.json"}
