@@ -87,7 +87,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "seed": (TRAINING, {"type": seed, "default": 0, "help": "random seed"}),
     "device": (
         tuple(FUNCTIONS),
-        {"choices": ["auto", "cpu", "cuda", "mps"], "default": "auto", "help": "auto: a GPU if there is one"},
+        {"choices": ["auto", "cpu", "cuda", "mps"], "default": "auto", "help": "auto: a CUDA GPU if there is one"},
     ),
     "precision": (
         TRAINING,

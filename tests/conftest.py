@@ -15,8 +15,6 @@ from dataset import CharCorruptionDataset
 from model import GPT, GPTConfig
 from recipe import VARIANTS as VARIANT_TABLE
 
-torch.backends.mps.is_available = lambda: False
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hides GPUs from all tests but those that need one: many tests compare bits, which no GPU promises."""

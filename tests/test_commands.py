@@ -440,7 +440,7 @@ def test_several_processes_need_torchrun_and_a_device_each(world, monkeypatch):
         monkeypatch.setenv(name, "0")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(UserError, match=r"^torchrun: several processes cannot share this GPU; give --device cpu$"):
-        run.main(pretrain)
+        run.main([*pretrain, "--device", "mps"])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no pipes among its files")

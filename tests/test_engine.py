@@ -188,6 +188,13 @@ def test_flops_of_a_step_are_those_of_its_matmuls(documents, variant, T):
     assert int(training_flops(matmul_weights(model), padded.count_nonzero(dim=1))) == products
 
 
+@pytest.mark.parametrize(("cuda", "chosen"), [(True, "cuda"), (False, "cpu")])
+def test_device_is_a_cuda_gpu_or_the_cpu_unless_mps_is_asked_for(monkeypatch, cuda, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type == chosen and pick_device("mps").type == "mps"
+
+
 def test_bf16_is_chosen_if_the_cpu_multiplies_in_it(monkeypatch):
     for fast, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast, raising=False)
