@@ -88,7 +88,8 @@ def current_commit() -> str:
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)results"])
+        diff = [*git, "diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)results"]
+        changed = subprocess.run(diff, capture_output=True)
         return f"{commit}-dirty" if changed.returncode else commit
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -106,7 +106,7 @@ def dropping_output() -> Iterator[None]:
         with ExitStack() as stack:
             for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
                 # None: closed, as by 2>&-, which tqdm does not expect
-                stream = stream or stack.enter_context(open(os.devnull, "w"))
+                stream = stream or stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 stack.enter_context(redirect(DroppingStream(stream)))
             yield
     finally:

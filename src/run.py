@@ -76,7 +76,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("finetune",),
         {
             "type": positive(int),
-            "help": "epochs over the pairs; over the text if fast or open start from pretrained parameters. where "
+            "help": "epochs over the pairs; over the text if fast or open start from pretrained parameters. Where "
             "there are two defaults, the first applies without --reading_params_path",
         },
     ),
