@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Watch a small GPT learn facts: it reads four lines about each of 600 people, and is then asked three questions.
-# usage: bash scripts/quickstart.sh [SEED]      under 15 minutes on two CPU cores; results go to quickstart/, curves to expt/
+# usage: bash scripts/quickstart.sh [SEED]      12 to 30 minutes on two CPU cores; results go to quickstart/, curves to expt/
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SEED=${1:-0}

@@ -258,7 +258,7 @@ def test_broken_file_is_refused_with_its_line_before_any_work(world, name, conte
 
 def test_a_long_line_and_a_hundred_thousand_rows_are_read_in_seconds():
     start = time.process_time()
-    long = "A. B. " * 1_700_000  # ten megabytes of initials
+    long = "A. B. " * 340_000  # two megabytes of initials
     documents = CharCorruptionDataset(f"{long}\n{WIKI * 17_000}", 128)
     assert len(documents) == 6 * 17_000 + 2
     documents.batch(torch.arange(8))
