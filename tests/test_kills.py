@@ -44,7 +44,7 @@ class Killer:
 
     def __init__(self, kills: int) -> None:
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["run", "steps", "torch.utils.tensorboard"])
+        self.context.set_forkserver_preload(["pytest", "torch._dynamo", "torch.utils.tensorboard"])
         self.moments, self.wanted = random.Random(0), kills
         self.kills, self.in_a_write = 0, 0
 
