@@ -40,7 +40,7 @@ from engine import DTYPES, configure_torch, matmul_ceiling, matmul_weights, pick
 from files import read_text
 from model import GPT, GPTConfig
 from optim import Muon
-from question import COURSE_TEMPLATE
+from question import COURSE_TEMPLATE, parse_pairs
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe
 from records import machine
 from steps import World, pretraining_data
@@ -52,9 +52,9 @@ STEPS_IN_A_TURN = 3
 CURVES = 3  # of ours, in each precision
 
 
-def model_config(variant: str, documents: CharCorruptionDataset) -> GPTConfig:
-    """The course's model for these documents."""
-    drop = {"embd_pdrop": COURSE.dropout, "resid_pdrop": COURSE.dropout, "attn_pdrop": COURSE.dropout}
+def model_config(variant: str, documents: CharCorruptionDataset, recipe: Recipe = COURSE) -> GPTConfig:
+    """The course's model for these documents, with the recipe's dropout."""
+    drop = {"embd_pdrop": recipe.dropout, "resid_pdrop": recipe.dropout, "attn_pdrop": recipe.dropout}
     bottleneck_dim = VARIANTS[variant].bottleneck_dim
     return GPTConfig(documents.vocab_size, documents.block_size, variant=variant, bottleneck_dim=bottleneck_dim, **drop)
 
@@ -174,8 +174,7 @@ def trainer_by(recipe: Recipe, documents: CharCorruptionDataset, pairs: NameData
     """A trainer of vanilla for pretraining by that recipe; the schedule of its rate is left out."""
     torch.manual_seed(0)
     documents.loss_on_span = recipe.loss_on_span
-    drop = {"embd_pdrop": recipe.dropout, "resid_pdrop": recipe.dropout, "attn_pdrop": recipe.dropout}
-    model = GPT(GPTConfig(documents.vocab_size, documents.block_size, **drop))
+    model = GPT(model_config("vanilla", documents, recipe))
     data = pretraining_data(World(documents, pairs, model, COURSE_TEMPLATE), recipe)
     settings = TrainerConfig(
         batch_size=recipe.pretrain_batch_size, learning_rate=1e-3, muon_lr=recipe.muon_lr, decay_all=recipe.decay_all
@@ -190,10 +189,10 @@ def recipes(text: str, pairs_path: str, rounds: int) -> None:
     device = pick_device("auto")
     configure_torch()
     describe_machine(device)
-    trainers = {}
+    pairs, trainers = parse_pairs(read_text(pairs_path), pairs_path), {}
     for name in ("course", "open", "fast"):
         documents = CharCorruptionDataset(text, BLOCK_SIZE)
-        trainers[name] = trainer_by(RECIPES[name], documents, NameDataset(documents, read_text(pairs_path), pairs_path))
+        trainers[name] = trainer_by(RECIPES[name], documents, NameDataset(documents, pairs, pairs_path))
     measured: dict[str, list[tuple[float, int]]] = {name: [] for name in trainers}  # seconds, characters
     for turn in tqdm(range(STEPS_IN_A_TURN * rounds + 1), unit="turn", leave=False):
         for name, trainer in trainers.items():

@@ -13,6 +13,8 @@ import torch
 
 from dataset import CharCorruptionDataset
 from model import GPT, GPTConfig
+from question import COURSE_TEMPLATE, parse_pairs
+from readings import FactDataset, SalientSpanDataset
 from recipe import VARIANTS as VARIANT_TABLE
 
 
@@ -77,6 +79,18 @@ def world(tmp_path, monkeypatch) -> Path:
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def salient_dataset(documents: CharCorruptionDataset) -> SalientSpanDataset:
+    """The documents as fast reads them."""
+    settings = {"entity_mask_prob": 0.9, "context_chars": 12, "question_prefix_prob": 1.0}
+    pairs = parse_pairs(PAIRS)
+    return SalientSpanDataset(documents, pairs, COURSE_TEMPLATE, **settings, weight_by_answer_odds=True)
+
+
+def fact_dataset(documents: CharCorruptionDataset) -> FactDataset:
+    """The documents as open reads them."""
+    return FactDataset(documents, context_chars=6, prefix_words=3, word_weight=0.3)
 
 
 def small_model(vocab_size: int, variant: str = "vanilla", dropout: float = 0.1, block_size: int = 128, **sizes) -> GPT:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, VARIANTS, WIKI, small_model
+from conftest import PAIRS, VARIANTS, WIKI, fact_dataset, salient_dataset, small_model
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,8 +20,6 @@ from cli import UserError
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from engine import STEPS_WORTH_COMPILING, can_compile, configure_torch
 from inputs import read_inputs
-from question import COURSE_TEMPLATE
-from readings import FactDataset, SalientSpanDataset
 from recipe import with_settings
 from trainer import Trainer, TrainerConfig
 
@@ -34,19 +32,8 @@ def read_as(reads: str, documents: CharCorruptionDataset) -> Dataset:
     """The documents as a recipe reads them: in random spans or salient ones, mixed with questions, or fact by fact."""
     names = NameDataset(documents, PAIRS)
     if reads == "facts":
-        return FactDataset(documents, context_chars=6, prefix_words=3, word_weight=0.3)
-    readings = documents
-    if reads == "salient":
-        readings = SalientSpanDataset(
-            documents,
-            names.data,
-            COURSE_TEMPLATE,
-            entity_mask_prob=0.9,
-            context_chars=12,
-            question_prefix_prob=1.0,
-            weight_by_answer_odds=True,
-        )
-    return MixedDataset(readings, names, 0.2)
+        return fact_dataset(documents)
+    return MixedDataset(salient_dataset(documents) if reads == "salient" else documents, names, 0.2)
 
 
 def trainer_on(device: str, variant: str = "vanilla", reads: str = "documents", **wanted) -> Trainer:

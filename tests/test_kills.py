@@ -65,9 +65,13 @@ class Killer:
             return True
         send(process.pid, signal.SIGKILL)
         process.join()
+        self.count(left)
+        return False
+
+    def count(self, left: set[str]) -> None:
+        """Counts a kill; `left` are the files that were left half written before it."""
         self.kills += 1
         self.in_a_write += bool(unfinished() - left)
-        return False
 
     def print(self, what: str) -> None:
         print(f"{what}: {self.kills} kills, {self.in_a_write} of them in the middle of a write")
@@ -88,8 +92,7 @@ class StepKiller(Killer):
         process.join()
         assert process.exitcode == -signal.SIGKILL
         TRIED["kills"] += 1
-        self.kills += 1
-        self.in_a_write += bool(unfinished() - left)
+        self.count(left)
         return False
 
 

@@ -4,15 +4,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from conftest import PAIRS, VARIANTS, WIKI, Regression, small_model
+from conftest import PAIRS, VARIANTS, WIKI, Regression, fact_dataset, salient_dataset, small_model
 from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from engine import matmul_ceiling
 from optim import learning_rate_multiplier
-from question import COURSE_TEMPLATE
-from readings import FactDataset, SalientSpanDataset
 from trainer import Trainer, TrainerConfig
 
 
@@ -156,18 +154,9 @@ def test_training_on_a_gpu_reads_nothing_back_and_mixes_no_devices(documents, mo
     monkeypatch.setattr("engine.time.perf_counter", lambda: 0.0)  # no report is due
     dataset, names = documents, NameDataset(documents, PAIRS)
     if reads == "salient":
-        readings = SalientSpanDataset(
-            documents,
-            names.data,
-            COURSE_TEMPLATE,
-            entity_mask_prob=0.9,
-            context_chars=12,
-            question_prefix_prob=1.0,
-            weight_by_answer_odds=True,
-        )
-        dataset = MixedDataset(readings, names, 0.5)
+        dataset = MixedDataset(salient_dataset(documents), names, 0.5)
     elif reads == "facts":
-        dataset = FactDataset(documents, context_chars=6, prefix_words=3, word_weight=0.3)
+        dataset = fact_dataset(documents)
     muon = {"muon_lr": 0.02, "micro_batch_rows": 3} if reads == "salient" else {}
     wanted = config(max_epochs=2, lr_decay=True, **muon)
     trainer = Trainer(small_model(documents.vocab_size, variant), dataset, None, wanted)
