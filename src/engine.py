@@ -222,7 +222,8 @@ class Engine:
     def loss(self, x: Tensor, y: Tensor, padded: bool) -> Tensor:
         """This process's share of the loss of a batch; the shares of all processes sum to the loss. No gradients."""
         with torch.no_grad(), self.autocast():
-            return sum(self.model(x, y)[1] * share for x, y, share in self.micro_batches(x, y, padded))
+            parts = self.micro_batches(x, y, padded)
+            return sum(self.loss_of(self.model, x, y) * share for x, y, share in parts)
 
     def micro_batches(self, x: Tensor, y: Tensor, padded: bool) -> list[MicroBatch]:
         """Splits a batch. A share is the part's targets (its rows, if not padded) over those of all processes."""
@@ -257,10 +258,14 @@ class Engine:
             for number, (x, y, share) in enumerate(parts, 1):
                 exchange = number == len(parts) or self.world_size == 1
                 with nullcontext() if exchange else model.no_sync():
-                    loss = model(x, y)[1] * share
+                    loss = self.loss_of(model, x, y) * share
                     (loss * self.world_size).backward()  # DistributedDataParallel divides by world_size
                 total += loss.detach()
         return total
+
+    def loss_of(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of model(x, y). On a CPU, by model.loss(x, y) if there is one; a GPU prefers one shape for all."""
+        return model.loss(x, y) if self.device.type == "cpu" and hasattr(model, "loss") else model(x, y)[1]
 
     def autocast(self) -> torch.autocast:
         """A context in which matmuls have the precision of the run; each weight is cast once."""

@@ -108,9 +108,11 @@ class Block(nn.Module):
         self.attn = getattr(attention, VARIANTS[config.variant].attention)(config, block_size)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """x (B, T, C) -> (B, T, C); with a mask keep (B, T), only the n positions where it is True: (n, C)."""
         x = x + self.attn(self.ln1(x))
+        if keep is not None:
+            x = x[keep]  # (n, C)
         return x + self.mlp(self.ln2(x))
 
     def attention_weights(self, x: Tensor) -> Tensor:
@@ -162,11 +164,16 @@ class UpProjectBlock(nn.Module):
         self.mlp = MLP(config)
         self.config = config
 
-    def forward(self, y: Tensor, x: Tensor) -> Tensor:
-        """y (B, min(m, T), C) from the inner blocks, x (B, T, C) the embedded input -> (B, T, C)."""
+    def forward(self, y: Tensor, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """y (B, min(m, T), C) from the inner blocks, x (B, T, C) the embedded input -> (B, T, C).
+
+        With a mask keep (B, T), only the n positions where it is True: (n, C).
+        """
         z = self.attn(*self.attention_inputs(y, x))  # (B, T, C)
         if WIRINGS[self.config.wiring].residual:
             z = x + z
+        if keep is not None:
+            z = z[keep]  # (n, C)
         return z + self.mlp(self.ln2(z))
 
     def attention_inputs(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,18 +276,33 @@ class GPT(nn.Module):
         (B, T, vocab_size), and the mean cross-entropy in nats per target character, or None without targets. Raises
         ValueError when T is longer than block_size.
         """
-        x = self.embed(idx)  # (B, T, C)
-        if self.variant.bottleneck:
-            y = self.blocks(self.down_block(x))  # (B, min(m, T), C)
-            x = self.up_block(y, x)  # (B, T, C)
-        else:
-            x = self.blocks(x)  # (B, T, C)
-        logits = self.head(self.ln_f(x))  # (B, T, vocab_size)
-
+        logits = self.head(self.ln_f(self.hidden(idx)))  # (B, T, vocab_size)
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
         return logits, loss
+
+    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """The loss of forward(), a scalar. The last MLP and the head skip the positions that have no target.
+
+        Training with dropout skips none, so that its random numbers stay those of forward().
+        """
+        if self.training and self.config.resid_pdrop:
+            return self(idx, targets)[1]
+        has_target = targets != PAD  # (B, T), n of them True
+        logits = self.head(self.ln_f(self.hidden(idx, has_target)))  # (n, vocab_size)
+        return F.cross_entropy(logits, targets[has_target])
+
+    def hidden(self, idx: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The output of the last block for idx (B, T): (B, T, C); with a mask keep (B, T), (n, C) where it is True."""
+        x = self.embed(idx)  # (B, T, C)
+        if self.variant.bottleneck:
+            y = self.blocks(self.down_block(x))  # (B, min(m, T), C)
+            return self.up_block(y, x, keep)
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x)  # (B, T, C)
+        return last(x, keep)
 
     def attention_weights(self, idx: Tensor) -> list[Tensor]:
         """The attention weights of every layer for idx (B, T): a list of (B, nh, Tq, Tk), in the order of computation.

@@ -187,6 +187,33 @@ def test_loss_is_the_mean_over_targets_without_padding():
     assert model(idx)[1] is None
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_loss_alone_is_that_of_forward_and_skips_positions_without_a_target(variant):
+    model = perturbed_model(variant)
+    idx, targets = torch.randint(30, (3, 10)), torch.randint(1, 30, (3, 10))
+    targets[:, ::2] = 0
+    expected = model(idx, targets)[1]
+    last_mlp = (model.up_block if variant == "perceiver" else model.blocks[-1]).mlp
+    rows = []
+    for layer in (last_mlp, model.head):
+        layer.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[:-1].numel()))
+    loss = model.loss(idx, targets)
+    assert rows == [15, 15]
+    torch.testing.assert_close(loss, expected)
+    gradients = [torch.autograd.grad(each, list(model.parameters())) for each in (loss, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
+
+
+def test_with_dropout_the_loss_alone_draws_the_random_numbers_of_forward():
+    model = GPT(GPTConfig(30, 24, n_layer=2, n_embd=32))
+    idx, targets = torch.randint(30, (3, 10)), torch.randint(1, 30, (3, 10))
+    targets[:, ::2] = 0
+    torch.manual_seed(0)
+    expected = model(idx, targets)[1]
+    torch.manual_seed(0)
+    assert torch.equal(model.loss(idx, targets), expected)
+
+
 def test_a_sequence_longer_than_the_block_is_refused():
     model = perturbed_model("vanilla")
     assert model.get_block_size() == 24
