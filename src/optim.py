@@ -8,6 +8,8 @@ import torch.nn as nn
 from torch import Tensor
 
 LOWEST_MULTIPLIER = 0.1  # of the learning rate; the cosine does not fall below it
+NEWTON_SCHULZ_STEPS = 5
+A, B, C = 3.4445, -4.7750, 2.0315  # of each step
 
 
 def parameter_groups(
@@ -31,16 +33,38 @@ def parameter_groups(
 def orthogonalized(matrices: Tensor) -> Tensor:
     """(n, rows, cols) -> the same: a matrix U S V^T (its singular value decomposition) becomes roughly U V^T.
 
-    Five Newton-Schulz iterations, with the coefficients of Jordan et al. (2024), bring most of S to 0.7 .. 1.2.
+    Newton-Schulz steps, X <- A X + B (X X^T) X + C (X X^T)^2 X (Jordan et al. 2024), bring most of S to 0.7 .. 1.2.
     """
-    if matrices.size(-2) > matrices.size(-1):
+    rows, cols = matrices.shape[-2:]
+    if rows > cols:
         return orthogonalized(matrices.mT).mT
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # singular values of at most 1
-    for _ in range(5):
+    if x.dtype == torch.float32 and cols >= 2 * rows:
+        return product_of_steps(x @ x.mT) @ x
+    for _ in range(NEWTON_SCHULZ_STEPS):
         square = x @ x.mT  # (n, rows, rows)
-        polynomial = torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315)
-        x = torch.baddbmm(x, polynomial, x, beta=3.4445)
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=B, alpha=C), x, beta=A)
     return x
+
+
+def product_of_steps(square: Tensor) -> Tensor:
+    """X X^T (n, rows, rows) -> Q (n, rows, rows), where Q X is what the steps of orthogonalized() make of X.
+
+    Only matmuls of (rows, rows) are left, which saves time for a wide X. In bf16, errors of X X^T grow too large.
+    """
+    step = product = step_matrix(square)
+    for _ in range(NEWTON_SCHULZ_STEPS - 1):
+        square = step @ square @ step  # X X^T after the step
+        step = step_matrix(square)
+        product = step @ product
+    return product
+
+
+def step_matrix(square: Tensor) -> Tensor:
+    """X X^T (n, rows, rows) -> the matrix (n, rows, rows) that a Newton-Schulz step multiplies X by."""
+    matrix = torch.baddbmm(square, square, square, beta=B, alpha=C)
+    matrix.diagonal(dim1=-2, dim2=-1).add_(A)
+    return matrix
 
 
 class Muon(torch.optim.Optimizer):

@@ -133,5 +133,15 @@ def test_orthogonalized_matrices_keep_their_singular_vectors_and_have_singular_v
     assert (result - torch.diag_embed(singular)).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("shape", [(2, 16, 64), (2, 64, 16)])
+def test_wide_and_tall_matrices_take_the_same_newton_schulz_steps_as_others(shape):
+    torch.manual_seed(0)
+    u, _, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrices = u * torch.logspace(0, -4, 16) @ vh  # most singular values are small, as those of a gradient
+    single, double = orthogonalized(matrices), orthogonalized(matrices.double())  # double takes every step on X itself
+    torch.testing.assert_close(single.double(), double, atol=1e-3, rtol=0)
+
+
 def test_a_matrix_of_zeros_stays_zero():
-    assert torch.equal(orthogonalized(torch.zeros(1, 4, 4)), torch.zeros(1, 4, 4))
+    for shape in ((1, 4, 4), (1, 4, 8)):
+        assert torch.equal(orthogonalized(torch.zeros(shape)), torch.zeros(shape))
