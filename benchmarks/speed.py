@@ -202,11 +202,13 @@ def recipes(text: str, pairs_path: str, rounds: int) -> None:
             torch.manual_seed(turn)  # the same batch
             took = seconds(lambda t=trainer, r=rows: t.step(*t.train_dataset.batch(r)), device)
             measured[name] += [(took, characters)] if turn else []  # the first turn warms up
-    print(f"{'recipe':10}{'documents':>10}{'characters':>12}{'seconds':>9}{'us a character':>16}")
+    each = {name: [1e6 * took / characters for took, characters in steps] for name, steps in measured.items()}
+    print(f"{'recipe':10}{'documents':>10}{'characters':>12}{'seconds':>9}{'us a character':>16}{'of course':>11}")
     for name, trainer in trainers.items():
         took, characters = map(statistics.median, zip(*measured[name], strict=True))
-        each = statistics.median(1e6 * one / n for one, n in measured[name])
-        print(f"{name:10}{trainer.config.batch_size:10}{characters:12.0f}{took:9.3f}{each:16.1f}")
+        ratio = statistics.median(one / course for one, course in zip(each[name], each["course"], strict=True))
+        print(f"{name:10}{trainer.config.batch_size:10}{characters:12.0f}{took:9.3f}", end="")
+        print(f"{statistics.median(each[name]):16.1f}{ratio:11.2f}")
 
 
 def muon(documents: CharCorruptionDataset, rounds: int) -> None:

@@ -309,9 +309,10 @@ def matmul_weights(model: nn.Module) -> list[tuple[int, int]]:
 
 
 def training_flops(weights: list[tuple[int, int]], lengths: Tensor) -> Tensor:
-    """The minimum FLOPs of a training step on rows of these lengths (B,): a scalar, int64.
+    """The FLOPs of matmuls in a training step on rows of these lengths (B,): a scalar, int64.
 
-    Each of the matmul_weights() takes 2 FLOPs per position forward and 4 backward. Attention's products are left out.
+    Each of the matmul_weights() takes 2 FLOPs per position forward and 4 backward, whether or not the position has a
+    target. Attention's products are left out.
     """
     return 6 * sum(n * lengths.clamp(max=most).sum() for n, most in weights)
 
