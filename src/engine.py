@@ -205,6 +205,7 @@ class Engine:
 
         That is `rows`, or if `rows` is 0, enough for two micro-batches per thread, within CPU_MICRO_BATCH_ROWS.
         """
+        rows = min(rows, batch_size)
         least, most = CPU_MICRO_BATCH_ROWS[self.dtype]
         threads = 1
         if self.world_size == 1 and hasattr(self.model, "replica") and padded:
@@ -219,7 +220,7 @@ class Engine:
         loss = self.backward_in_threads(parts) if self.replicas else self.accumulate(self.parallel, parts)
         return self.over_processes(loss)
 
-    def loss(self, x: Tensor, y: Tensor, padded: bool) -> Tensor:
+    def share_of_loss(self, x: Tensor, y: Tensor, padded: bool) -> Tensor:
         """This process's share of the loss of a batch; the shares of all processes sum to the loss. No gradients."""
         with torch.no_grad(), self.autocast():
             parts = self.micro_batches(x, y, padded)
@@ -264,8 +265,10 @@ class Engine:
         return total
 
     def loss_of(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of model(x, y). On a CPU, by model.loss(x, y) if there is one; a GPU prefers one shape for all."""
-        return model.loss(x, y) if self.device.type == "cpu" and hasattr(model, "loss") else model(x, y)[1]
+        """The loss of model(x, y). On a CPU it is that of model.loss_at_targets(x, y), if the model has this method."""
+        if self.device.type == "cpu" and hasattr(model, "loss_at_targets"):
+            return model.loss_at_targets(x, y)  # its shapes depend on the data, so it would slow a GPU down
+        return model(x, y)[1]
 
     def autocast(self) -> torch.autocast:
         """A context in which matmuls have the precision of the run; each weight is cast once."""

@@ -49,7 +49,7 @@ class GPTConfig:
     """The settings of a GPT. Lengths are in characters, widths in features.
 
     Raises ValueError for an unknown variant or wiring, and for an n_embd that is not a multiple of n_head. With a
-    bottleneck, also for a bottleneck_dim outside 1..block_size and for fewer than two layers. Setting an attribute that
+    bottleneck, also for a bottleneck_dim outside 1..block_size, and for too few layers. Setting an attribute that
     is not a field raises AttributeError: the model would not read it.
     """
 
@@ -77,6 +77,8 @@ class GPTConfig:
                 raise ValueError(f"bottleneck_dim {self.bottleneck_dim} is not in 1..{self.block_size} (block_size)")
             if self.n_layer < 2:
                 raise ValueError(f"{self.variant} needs n_layer of at least 2: one block down, one block up")
+        if self.n_layer < 1:
+            raise ValueError(f"n_layer is {self.n_layer}; a GPT has at least one block")
 
     def __setattr__(self, name: str, value: Any) -> None:
         fields = self.__dataclass_fields__
@@ -276,33 +278,35 @@ class GPT(nn.Module):
         (B, T, vocab_size), and the mean cross-entropy in nats per target character, or None without targets. Raises
         ValueError when T is longer than block_size.
         """
-        logits = self.head(self.ln_f(self.hidden(idx)))  # (B, T, vocab_size)
+        logits = self.logits(idx)  # (B, T, vocab_size)
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
         return logits, loss
 
-    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
+    def loss_at_targets(self, idx: Tensor, targets: Tensor) -> Tensor:
         """The loss of forward(), a scalar. The last MLP and the head skip the positions that have no target.
 
-        Training with dropout skips none, so that its random numbers stay those of forward().
+        Training with dropout skips none, so that its random numbers stay those of forward(). Nor does a subclass that
+        has a forward() of its own.
         """
-        if self.training and self.config.resid_pdrop:
+        if type(self).forward is not GPT.forward or (self.training and self.config.resid_pdrop):
             return self(idx, targets)[1]
         has_target = targets != PAD  # (B, T), n of them True
-        logits = self.head(self.ln_f(self.hidden(idx, has_target)))  # (n, vocab_size)
-        return F.cross_entropy(logits, targets[has_target])
+        return F.cross_entropy(self.logits(idx, has_target), targets[has_target])
 
-    def hidden(self, idx: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The output of the last block for idx (B, T): (B, T, C); with a mask keep (B, T), (n, C) where it is True."""
+    def logits(self, idx: Tensor, keep: Tensor | None = None) -> Tensor:
+        """idx (B, T) -> (B, T, vocab_size); with a mask keep (B, T), only where it is True: (n, vocab_size)."""
         x = self.embed(idx)  # (B, T, C)
         if self.variant.bottleneck:
             y = self.blocks(self.down_block(x))  # (B, min(m, T), C)
-            return self.up_block(y, x, keep)
-        *blocks, last = self.blocks
-        for block in blocks:
-            x = block(x)  # (B, T, C)
-        return last(x, keep)
+            x = self.up_block(y, x, keep)  # (B, T, C) or (n, C)
+        else:
+            *blocks, last = self.blocks
+            for block in blocks:
+                x = block(x)  # (B, T, C)
+            x = last(x, keep)  # (B, T, C) or (n, C)
+        return self.head(self.ln_f(x))
 
     def attention_weights(self, idx: Tensor) -> list[Tensor]:
         """The attention weights of every layer for idx (B, T): a list of (B, nh, Tq, Tk), in the order of computation.

@@ -110,7 +110,7 @@ class Trainer:
                 self.order = self.engine.from_first_process(new_order)
             for x, y in self.batches(self.train_dataset, self.order):
                 self.step(x, y)
-                self.order = self.order[self.config.batch_size :]  # of the state; batches() keeps what it was given
+                self.order = self.order[self.config.batch_size :]  # what a resumed run has yet to read
                 self.throughput.count(x)
                 bar.update()
                 if self.throughput.seconds() > 1.0 or self.steps == bar.total:
@@ -167,7 +167,7 @@ class Trainer:
         self.model.eval()
         order = torch.arange(len(self.test_dataset), device=self.device)
         padded = makes_batches(self.test_dataset)
-        losses = [self.engine.loss(x, y, padded) for x, y in self.batches(self.test_dataset, order)]
+        losses = [self.engine.share_of_loss(x, y, padded) for x, y in self.batches(self.test_dataset, order)]
         return float(self.over_processes(torch.stack(losses).mean()))
 
     def end_epoch(self, bar: tqdm) -> bool:

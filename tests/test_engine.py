@@ -55,6 +55,11 @@ def test_equal_micro_batches_have_one_shape_and_the_rows_of_the_batch(documents)
     assert torch.equal(torch.cat([part_y for _, part_y in parts])[: len(x)], y) and not parts[1][1][len(x) - 4 :].any()
 
 
+def test_micro_batches_on_a_cpu_are_no_larger_than_the_batch(documents):
+    on_cpu = engine.Engine(small_model(documents.vocab_size), documents, config(batch_size=7, micro_batch_rows=2**63))
+    assert len(on_cpu.micro_batches(*documents.batch(torch.arange(7)), padded=True)) == 1
+
+
 def test_micro_batches_on_a_gpu_are_no_larger_than_the_batch(documents, monkeypatch):
     monkeypatch.setattr("engine.pick_device", lambda name: torch.device("meta"))  # like a GPU, not a CPU
     on_gpu = engine.Engine(small_model(documents.vocab_size), documents, config(batch_size=7, micro_batch_rows=1024))

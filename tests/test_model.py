@@ -197,11 +197,22 @@ def test_the_loss_alone_is_that_of_forward_and_skips_positions_without_a_target(
     rows = []
     for layer in (last_mlp, model.head):
         layer.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[:-1].numel()))
-    loss = model.loss(idx, targets)
+    loss = model.loss_at_targets(idx, targets)
     assert rows == [15, 15]
     torch.testing.assert_close(loss, expected)
     gradients = [torch.autograd.grad(each, list(model.parameters())) for each in (loss, expected)]
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_trained_on_its_loss():
+    class Doubled(GPT):
+        def forward(self, idx, targets=None):
+            logits, loss = super().forward(idx, targets)
+            return logits, 2 * loss
+
+    model = Doubled(GPTConfig(30, 24, n_layer=2, n_embd=32)).eval()
+    idx, targets = torch.randint(30, (3, 10)), torch.randint(1, 30, (3, 10))
+    assert torch.equal(model.loss_at_targets(idx, targets), model(idx, targets)[1])
 
 
 def test_with_dropout_the_loss_alone_draws_the_random_numbers_of_forward():
@@ -211,7 +222,7 @@ def test_with_dropout_the_loss_alone_draws_the_random_numbers_of_forward():
     torch.manual_seed(0)
     expected = model(idx, targets)[1]
     torch.manual_seed(0)
-    assert torch.equal(model.loss(idx, targets), expected)
+    assert torch.equal(model.loss_at_targets(idx, targets), expected)
 
 
 def test_a_sequence_longer_than_the_block_is_refused():
@@ -229,6 +240,7 @@ def test_a_sequence_longer_than_the_block_is_refused():
         {"n_head": 3},
         {"variant": "perceiver", "bottleneck_dim": 25},
         {"n_layer": 1},
+        {"variant": "vanilla", "n_layer": 0},
     ],
 )
 def test_an_impossible_configuration_is_refused(wrong):
