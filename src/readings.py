@@ -65,7 +65,8 @@ class SalientSpanDataset(BatchDataset):
         self._share_ends = torch.tensor(ends, dtype=torch.int64)
 
         # the questions about all subjects follow the documents in one tensor of ids
-        questions = [f"{template.ask(document.subject)} " if document.subject else "" for document in annotated]
+        gap = " " if " " in documents.stoi else ""  # scripts such as Chinese do without spaces
+        questions = [f"{template.ask(document.subject)}{gap}" if document.subject else "" for document in annotated]
         self._question_lengths = torch.tensor([len(question) for question in questions])
         ends_of_questions = torch.cumsum(self._question_lengths, 0)
         self._question_starts = len(documents.ids) + ends_of_questions - self._question_lengths
