@@ -25,10 +25,11 @@ def main() -> None:
         check_writable(arguments.outputs_path)
     questions = parse_questions(read_text(arguments.path), arguments.path)
     total, correct = count_places(questions, ["London"] * len(questions))
-    if total:
-        print(accuracy_line(total, correct))
-        if arguments.outputs_path is not None:
-            write_text(arguments.outputs_path, f"{100 * correct / total}\n")  # all digits, as the course's code
+    if not total:
+        raise UserError(f"{arguments.path}: has no places to compare with; give questions with a tab and the place")
+    print(accuracy_line(total, correct))
+    if arguments.outputs_path is not None:
+        write_text(arguments.outputs_path, f"{100 * correct / total}\n")  # all digits, as the course's code
 
 
 if __name__ == "__main__":

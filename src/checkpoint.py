@@ -213,12 +213,17 @@ def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDatas
         raise UserError(f"{path}: {mismatch[name]}")
     if reason:
         raise UserError(f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})")
-    config.wiring = record.get("wiring") or config.wiring
+    wiring, question = record.get("wiring") or config.wiring, record.get("question") or "{name}"
+    if wiring not in [*WIRINGS] or not isinstance(question, str) or question.count("{name}") != 1:
+        raise UserError(
+            f"{OutputFiles(path).record}: its wiring or question is unknown; rename it to use the parameters without it"
+        )
+    config.wiring = wiring
     return record
 
 
 def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> None:
-    """Settles by the loss on some documents what a params file from other code leaves open, and prints the choice.
+    """Chooses, by the loss on some documents, what a params file from other code does not say; prints the choice.
 
     A perceiver gets the wiring (model.WIRINGS) with the lowest loss. A rope model whose table of rotations is not the
     standard one keeps its own, as it is or turning the other way, whichever has the lower loss. Raises UserError unless

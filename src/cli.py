@@ -27,6 +27,11 @@ class Stopped(Exception):
         self.signal_number = signal_number
 
 
+def one_of_several() -> bool:
+    """Whether this process is one of several that torchrun started."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+
+
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command; a UserError becomes one line on stderr and exit code 2, a signal one line and 128 + its number.
 
@@ -35,7 +40,7 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     """
     with suppress(AttributeError):  # in a notebook
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without ⁇ shows \\u2047
-    program, rank = Path(sys.argv[0]).name, os.environ.get("RANK", "0")
+    program, rank = Path(sys.argv[0]).name, os.environ.get("RANK", "0") if one_of_several() else "0"
     try:
         with ExitStack() as stack:
             if rank != "0":
@@ -44,6 +49,11 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
             main()
         if sys.stdout is not None:  # closed, as by >&-
             sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "numpy", "tqdm", "tensorboard"):
+            raise
+        print(f"{program}: error: {error.name} is not installed; pip install -r requirements.txt", file=sys.stderr)
+        end(2)
     except UserError as error:
         print(f"{program}: error{'' if rank == '0' else f' in process {rank}'}: {error}", file=sys.stderr)
         end(2)

@@ -88,11 +88,14 @@ class OutputFiles:
         """Partly written files that killed runs left behind."""
         target = resolve_link(self.path)
         part = re.compile(rf"\.{re.escape(target.name)}(\.\d+)?(\.json|\.state)?\.\d+\.part")
-        for other in target.parent.iterdir():
-            found = part.fullmatch(other.name)
+        names = []
+        with suppress(PermissionError):  # a folder that may be written but not listed
+            names = os.listdir(target.parent)
+        for name in names:
+            found = part.fullmatch(name)
             # "m.2" is what a run with the output "m" keeps after epoch 2, or another run's output
             if found and not (found[1] and target.with_name(f".{target.name}{found[1]}.lock").exists()):
-                yield other
+                yield target.with_name(name)
 
 
 def resolve_link(path: str) -> Path:
@@ -111,8 +114,8 @@ def check_writable(path: str) -> None:
         raise UserError("the name of an output is empty; name a file")
     target = resolve_link(path)
     folder = target.parent if os.path.islink(path) else Path(path).parent
-    if not folder.is_dir():
-        raise UserError(f"{path}: the folder {folder} does not exist; create it first")
+    if not os.path.isdir(folder):
+        raise UserError(f"{path}: the folder {folder} does not exist, or may not be entered; name another")
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder; name a file in it")
     if os.path.exists(path) and not os.path.isfile(path):

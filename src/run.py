@@ -201,6 +201,8 @@ def parse(argv: list[str]) -> Run:
     if run.finetune_corpus_path is not None and not run.uses_pairs and function in ("pretrain", "evaluate"):
         without = f"--recipe {recipe.name}" if function == "pretrain" else "without --report_path"
         print(f"warning: --finetune_corpus_path has no effect in {function} {without}", file=sys.stderr)
+    if run.question is not None and function == "evaluate" and run.report_path is None:
+        print("warning: --question has no effect in evaluate without --report_path", file=sys.stderr)
     return run
 
 

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from answering import answer, answer_probabilities, evaluating, likeliest_answers, unanswerable
 from checkpoint import TIME, StateKeeper, keep_params, load_params, record_of, save_params
-from cli import UserError, dropping_output
+from cli import UserError, dropping_output, one_of_several
 from dataset import BatchDataset, CharCorruptionDataset, MixedDataset, NameDataset
 from engine import configure_torch, pick_device, pick_precision
 from entities import subject_of, summarise
@@ -55,7 +55,7 @@ from utils import set_seed
 
 
 @dataclass
-class World:
+class Setup:
     """What every function needs: the vocabulary, the model on its device, and the wording of questions."""
 
     documents: CharCorruptionDataset
@@ -114,7 +114,7 @@ def check_state(run: Run) -> None:
 @contextmanager
 def process_group(device: str) -> Iterator[int]:
     """Joins the processes that torchrun started, and yields the rank of this one: 0 if it is the only one."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if not one_of_several():
         yield 0
         return
     for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
@@ -139,7 +139,7 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, MemoryError) or any(message in str(error) for message in messages)
 
 
-def build(run: Run, inputs: Inputs) -> World:
+def build(run: Run, inputs: Inputs) -> Setup:
     """The datasets, the model with its parameters, and the template. Raises UserError."""
     set_seed(run.seed)
     documents = CharCorruptionDataset(inputs.text, BLOCK_SIZE, run.pretrain_corpus_path)
@@ -161,44 +161,44 @@ def build(run: Run, inputs: Inputs) -> World:
     record = {}
     if run.reading_params_path is not None:
         record = load_params(model, run.reading_params_path, run.pretrain_corpus_path, documents)
-    documents.loss_on_span = run.recipe.loss_on_span  # not sooner: params are settled by the loss on all characters
+    documents.loss_on_span = run.recipe.loss_on_span  # after load_params(), which uses the loss on all characters
     template = QuestionTemplate.parse(run.question or record.get("question") or str(inputs.template))
     for line, (question, _) in enumerate(inputs.questions or [], 1):
         reason = unanswerable(documents, question)
         if reason is not None:
             print(f"warning: {run.eval_corpus_path}, line {line}: {reason}; its answer stays empty", file=sys.stderr)
-    return World(documents, pairs, model.to(run.device), template)
+    return Setup(documents, pairs, model.to(run.device), template)
 
 
 def pretrain(run: Run, inputs: Inputs) -> None:
     """Pretrains on the text by the recipe, and writes the parameters."""
-    world, recipe = build(run, inputs), run.recipe
-    print_summary(run, inputs, world.documents)
+    setup, recipe = build(run, inputs), run.recipe
+    print_summary(run, inputs, setup.documents)
     config = TrainerConfig(
         batch_size=recipe.pretrain_batch_size,
         learning_rate=recipe.pretrain_lr,
         muon_lr=recipe.muon_lr,
         warmup_tokens=recipe.pretrain_warmup_tokens,
     )
-    train(run, inputs, world, pretraining_data(world, recipe), config)
+    train(run, inputs, setup, pretraining_data(setup, recipe), config)
 
 
-def pretraining_data(world: World, recipe: Recipe) -> BatchDataset | MixedDataset:
+def pretraining_data(setup: Setup, recipe: Recipe) -> BatchDataset | MixedDataset:
     """What pretraining reads: corrupted documents, facts, or salient spans with pairs mixed in."""
     if recipe.reads_facts:
         return FactDataset(
-            world.documents,
+            setup.documents,
             context_chars=recipe.context_chars,
             prefix_words=recipe.prefix_words,
             word_weight=recipe.word_weight,
         )
-    return text_and_pairs(world, recipe, recipe.qa_per_document) if recipe.pretrains_on_pairs else world.documents
+    return text_and_pairs(setup, recipe, recipe.qa_per_document) if recipe.pretrains_on_pairs else setup.documents
 
 
-def text_and_pairs(world: World, recipe: Recipe, qa_per_document: float) -> MixedDataset:
+def text_and_pairs(setup: Setup, recipe: Recipe, qa_per_document: float) -> MixedDataset:
     """The documents as salient_spans() reads them, with pairs mixed in."""
-    spans = salient_spans(world.documents, world.pairs.data, world.template, recipe)
-    return MixedDataset(spans, world.pairs, qa_per_document)
+    spans = salient_spans(setup.documents, setup.pairs.data, setup.template, recipe)
+    return MixedDataset(spans, setup.pairs, qa_per_document)
 
 
 def salient_spans(
@@ -228,16 +228,16 @@ def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) ->
 
 def finetune(run: Run, inputs: Inputs) -> None:
     """Finetunes on the pairs, in some recipes along with the text, and writes the parameters."""
-    world = build(run, inputs)
-    recipe, dataset = run.recipe, world.pairs
+    setup = build(run, inputs)
+    recipe, dataset = run.recipe, setup.pairs
     if run.rereads_text:
-        print_summary(run, inputs, world.documents)
-        dataset = text_and_pairs(world, recipe, recipe.finetune_qa_per_document)
+        print_summary(run, inputs, setup.documents)
+        dataset = text_and_pairs(setup, recipe, recipe.finetune_qa_per_document)
     config = TrainerConfig(batch_size=recipe.finetune_batch_size, learning_rate=recipe.finetune_lr)
-    train(run, inputs, world, dataset, config)
+    train(run, inputs, setup, dataset, config)
 
 
-def end_of_decay(run: Run, world: World, rows: float, warmup_tokens: int) -> int:
+def end_of_decay(run: Run, setup: Setup, rows: float, warmup_tokens: int) -> int:
     """The final_tokens of a run: where the cosine of its learning rate is lowest."""
     if run.recipe.decay_to_end_of_run:
         return final_tokens_of(run.epochs * rows * (BLOCK_SIZE - 1), warmup_tokens)
@@ -245,10 +245,10 @@ def end_of_decay(run: Run, world: World, rows: float, warmup_tokens: int) -> int
     cosine_epochs = 200  # far more tokens than finetuning reads, so its rate hardly falls
     if run.function == "pretrain":
         cosine_epochs = run.recipe.pretrain_cosine_epochs or run.epochs
-    return cosine_epochs * len(world.documents) * BLOCK_SIZE
+    return cosine_epochs * len(setup.documents) * BLOCK_SIZE
 
 
-def make_trainer(run: Run, world: World, dataset: Dataset, config: TrainerConfig) -> Trainer:
+def make_trainer(run: Run, setup: Setup, dataset: Dataset, config: TrainerConfig) -> Trainer:
     """The trainer of a run. Raises UserError."""
     rows = getattr(dataset, "mean_rows", len(dataset))  # of an epoch
     config = replace(
@@ -256,13 +256,13 @@ def make_trainer(run: Run, world: World, dataset: Dataset, config: TrainerConfig
         max_epochs=run.epochs,
         decay_all=run.recipe.decay_all,
         lr_decay=True,
-        final_tokens=end_of_decay(run, world, rows, config.warmup_tokens),
+        final_tokens=end_of_decay(run, setup, rows, config.warmup_tokens),
         device=run.device,
         precision=run.precision,
         micro_batch_rows=run.micro_batch_rows,
     )
     try:
-        trainer = Trainer(world.model, dataset, None, config)
+        trainer = Trainer(setup.model, dataset, None, config)
     except ValueError as error:
         raise UserError(str(error)) from None
     if trainer.rank:
@@ -271,11 +271,11 @@ def make_trainer(run: Run, world: World, dataset: Dataset, config: TrainerConfig
     return trainer
 
 
-def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, config: TrainerConfig) -> None:
+def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: TrainerConfig) -> None:
     """Trains, logs to TensorBoard, keeps the state, and writes the parameters with their record."""
-    trainer = make_trainer(run, world, dataset, config)
+    trainer = make_trainer(run, setup, dataset, config)
     files = OutputFiles(run.writing_params_path)
-    record = record_of(run, inputs, world.documents, world.model.config, trainer.world_size)
+    record = record_of(run, inputs, setup.documents, setup.model.config, trainer.world_size)
     resume_command = record["command"] if run.resume else f"{record['command']} --resume"
     keeper = StateKeeper(files.state, run.checkpoint_minutes, record, resume_command)
     if run.resume:
@@ -285,7 +285,7 @@ def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, config: Trai
         keeper.write(trainer)
     trainer.on_step_end.append(keeper)
     if inputs.questions and inputs.questions[0][1] is not None:
-        trainer.on_epoch_end.append(dev_accuracy(inputs.questions, world.documents))
+        trainer.on_epoch_end.append(dev_accuracy(inputs.questions, setup.documents))
     elif inputs.questions:
         print(f"warning: {run.eval_corpus_path} has no places, so no accuracy is reported", file=sys.stderr)
     if run.keep_every:
@@ -312,7 +312,7 @@ def train(run: Run, inputs: Inputs, world: World, dataset: Dataset, config: Trai
             with suppress(OSError):  # a full disk
                 trainer.config.writer.close()
     if trainer.rank == 0:
-        save_params(world.model, files.path, record)
+        save_params(setup.model, files.path, record)
         keeper.remove()
         print(f"Parameters written to {files.path}")
 
@@ -361,9 +361,9 @@ def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) ->
 
 def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
     """Answers every question, writes the answers, and counts the right ones. Returns (total, correct)."""
-    world = build(run, inputs)
+    setup = build(run, inputs)
     questions = [question for question, _ in inputs.questions]
-    predictions = answer(world.model, world.documents, questions, progress=True)
+    predictions = answer(setup.model, setup.documents, questions, progress=True)
     write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
     total, correct = count_places(inputs.questions, predictions)
     if total:
@@ -373,21 +373,21 @@ def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
             print(near_misses_line(near_misses))
     print(f"Predictions written to {run.outputs_path}" + ("" if total else "; no targets provided"))
     if run.report_path is not None:
-        report(run, inputs, world, predictions)
+        report(run, inputs, setup, predictions)
     return total, correct
 
 
-def report(run: Run, inputs: Inputs, world: World, predictions: list[str]) -> None:
+def report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str]) -> None:
     """Writes a report on each answer, prints a summary, and adds pictures to TensorBoard."""
     questions = [question for question, _ in inputs.questions]
     rows = examine(
         pairs=inputs.questions,
-        names=[world.template.name_in(question) for question in questions],
+        names=[setup.template.name_in(question) for question in questions],
         predictions=predictions,
-        probabilities=answer_probabilities(world.model, world.documents, questions, predictions),
+        probabilities=answer_probabilities(setup.model, setup.documents, questions, predictions),
         # the prediction and its closest rival
-        rivals=likeliest_answers(world.model, world.documents, questions, n_best=2, beams=5, progress=True),
-        index=text_index(world.documents),
+        rivals=likeliest_answers(setup.model, setup.documents, questions, n_best=2, beams=5, progress=True),
+        index=text_index(setup.documents),
         trained_on=None if inputs.pairs is None else {place for _, place in inputs.pairs},
     )
     write_text(run.report_path, as_table(rows))
@@ -398,7 +398,7 @@ def report(run: Run, inputs: Inputs, world: World, predictions: list[str]) -> No
     with writing(f"{run.tb_folder}: the pictures"), tensorboard_writer(run, time.strftime(TIME)) as writer:
         writer.add_image("reliability", reliability_diagram(confidence, correct), dataformats="HWC")
         if surest.probability:  # otherwise no question could be asked
-            maps = attention_while_answering(world, surest.question, surest.prediction)
+            maps = attention_while_answering(setup, surest.question, surest.prediction)
             writer.add_image("attention, a row per layer", attention_picture(maps), dataformats="HWC")
             writer.add_text("attention, a row per layer", f"{surest.question} {surest.prediction}")
 
@@ -408,45 +408,45 @@ def text_index(documents: CharCorruptionDataset) -> TextIndex:
     return TextIndex(documents.data, [subject_of(document) for document in documents.data])
 
 
-def attention_while_answering(world: World, question: str, prediction: str) -> list[np.ndarray]:
+def attention_while_answering(setup: Setup, question: str, prediction: str) -> list[np.ndarray]:
     """The attention weights during the answer: (nh, Tq, Tk) for each attention layer."""
-    vocabulary = world.documents
+    vocabulary = setup.documents
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     ids = [*vocabulary.encode(question), mask, *vocabulary.encode(prediction)]
-    with evaluating(world.model):
-        layers = world.model.attention_weights(torch.tensor([ids], device=next(world.model.parameters()).device))
+    with evaluating(setup.model):
+        layers = setup.model.attention_weights(torch.tensor([ids], device=next(setup.model.parameters()).device))
     return [weights[0].float().cpu().numpy() for weights in layers]
 
 
 def ask(run: Run, inputs: Inputs) -> None:
     """Asks about names and shows what the model and the text say: formatted for a terminal, or as TSV in a pipe."""
     with redirect_stdout(sys.stderr):
-        world = build(run, inputs)
-    index = text_index(world.documents)
+        setup = build(run, inputs)
+    index = text_index(setup.documents)
     at_terminal = sys.stdout is not None and sys.stdout.isatty()
     if not at_terminal:
         with suppress(AttributeError):  # in a notebook
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # like all files here
         print("\t".join(COLUMNS))
     for words in run.names or read_names():
-        finding = look_up(world, index, words.strip())
+        finding = look_up(setup, index, words.strip())
         if at_terminal:
             print(as_screen(finding, run.pretrain_corpus_path, colours="NO_COLOR" not in os.environ))
         else:
             print(as_row(finding), flush=True)
 
 
-def look_up(world: World, index: TextIndex, words: str) -> Finding:
+def look_up(setup: Setup, index: TextIndex, words: str) -> Finding:
     """Asks the model about a name (or a whole question, as it is) and looks up the name in the text."""
-    if "".join(words.split()) == "".join(world.template.ask("").split()):
+    if "".join(words.split()) == "".join(setup.template.ask("").split()):
         return Finding(words, "", 0.0, [], Evidence(Mention((), ""), (), 0, ""), "the question has no name")
-    name = world.template.name_in(words)
-    question = words if name is not None else world.template.ask(words)
-    (greedy,) = answer(world.model, world.documents, [question])
-    (probability,) = answer_probabilities(world.model, world.documents, [question], [greedy])
-    (likeliest,) = likeliest_answers(world.model, world.documents, [question], n_best=LIKELIEST)
+    name = setup.template.name_in(words)
+    question = words if name is not None else setup.template.ask(words)
+    (greedy,) = answer(setup.model, setup.documents, [question])
+    (probability,) = answer_probabilities(setup.model, setup.documents, [question], [greedy])
+    (likeliest,) = likeliest_answers(setup.model, setup.documents, [question], n_best=LIKELIEST)
     evidence = index.evidence(name or words, greedy)
-    return Finding(name or words, greedy, probability, likeliest, evidence, unanswerable(world.documents, question))
+    return Finding(name or words, greedy, probability, likeliest, evidence, unanswerable(setup.documents, question))
 
 
 def read_names() -> Iterator[str]:

@@ -201,8 +201,8 @@ def test_likeliest_answers_and_probabilities_do_not_depend_on_other_questions(ta
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_attention_picture_has_a_row_per_layer(documents, variant):
-    world = steps.World(documents, None, sure_model(documents, variant), COURSE_TEMPLATE)
-    maps = steps.attention_while_answering(world, "Where was Björk born?", "London")
+    setup = steps.Setup(documents, None, sure_model(documents, variant), COURSE_TEMPLATE)
+    maps = steps.attention_while_answering(setup, "Where was Björk born?", "London")
     assert len(maps) == 3
     for weights in maps:
         assert weights.shape[0] == 2 and np.allclose(weights.sum(-1), 1, atol=1e-5)
@@ -222,14 +222,14 @@ def test_attention_picture_has_a_row_per_layer(documents, variant):
 )
 def test_whole_question_is_asked_as_it_is(template, line, name, monkeypatch):
     documents, template = CharCorruptionDataset(f"{line}\n", 128), QuestionTemplate.parse(template)
-    world = steps.World(documents, None, sure_model(documents), template)
+    setup = steps.Setup(documents, None, sure_model(documents), template)
     index, asked = TextIndex(documents.data, [""] * 2), []
     monkeypatch.setattr(steps, "answer", lambda model, vocabulary, questions: asked.extend(questions) or [""])
     for words in (name, template.ask(name)):
-        found = steps.look_up(world, index, words)
+        found = steps.look_up(setup, index, words)
         assert found.name == name and found.evidence.line == 1 and found.reason is None
     assert asked == [template.ask(name)] * 2
-    without_name = steps.look_up(world, index, template.ask(" ").strip())
+    without_name = steps.look_up(setup, index, template.ask(" ").strip())
     assert (without_name.answer, without_name.reason) == ("", "the question has no name")
 
 

@@ -1,5 +1,6 @@
 """Params files travel both ways, are refused when they are something else, and are never half written."""
 
+import json
 import os
 import re
 import shutil
@@ -11,9 +12,10 @@ from conftest import TRIED, VARIANTS, small_model
 
 import run
 from attention import standard_rope_cache
-from checkpoint import current_commit, load_params, read_params, read_record, save_params, trained_as
+from checkpoint import current_commit, file_hash, load_params, read_params, read_record, save_params, trained_as
 from cli import UserError
 from dataset import CharCorruptionDataset
+from files import write_text
 from model import GPT, WIRINGS, GPTConfig
 
 
@@ -135,6 +137,15 @@ def test_wiring_is_kept_in_the_record_of_what_is_trained_from_it(world, document
     read = small_model(documents.vocab_size, "perceiver")
     load_params(read, "b.params", "wiki.txt", documents)
     assert read.config.wiring == "direct"
+
+
+@pytest.mark.parametrize("wrong", [{"wiring": "new"}, {"wiring": ["direct"]}, {"question": 5}, {"question": "Where?"}])
+def test_record_with_unknown_values_is_refused(world, documents, wrong):
+    model = small_model(documents.vocab_size, "perceiver")
+    save_params(model, "a.params")
+    write_text("a.params.json", json.dumps({"sha256": file_hash("a.params")} | wrong))
+    with pytest.raises(UserError, match=r"^a\.params\.json: its wiring or question is unknown; rename it"):
+        load_params(model, "a.params", "wiki.txt", documents)
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,10 @@ def test_london_baseline(world):
         assert command(str(ROOT / "london_baseline.py"), *words, cwd=world).stdout == (
             "Correct: 2.0 out of 6.0: 33.33%\n"
         )
+    words = ["birth_test_inputs.tsv", "--outputs_path", "london.txt"]
+    result = command(str(ROOT / "london_baseline.py"), *words, cwd=world)
+    problem = "birth_test_inputs.tsv: has no places to compare with; give questions with a tab and the place"
+    assert (result.returncode, result.stderr) == (2, f"london_baseline.py: error: {problem}\n")
 
 
 @pytest.mark.parametrize(
@@ -327,6 +331,8 @@ def test_option_without_effect_gets_a_warning(capsys):
         run.parse(words.split())
         assert capsys.readouterr().err == f"warning: --finetune_corpus_path has no effect in {here}\n"
     run.parse(f"pretrain rope wiki.txt {TRAIN} --recipe fast".split())
+    run.parse([*f"evaluate rope wiki.txt {EVALUATE} --question".split(), "Was {name} born?"])
+    assert capsys.readouterr().err == "warning: --question has no effect in evaluate without --report_path\n"
     run.parse(f"evaluate rope wiki.txt {EVALUATE} --report_path r --finetune_corpus_path pairs.tsv".split())
     assert capsys.readouterr().err == ""
 

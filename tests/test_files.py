@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 from conftest import ROOT
@@ -16,6 +17,7 @@ from files import (
     check_writable,
     locked,
     read_text,
+    write_text,
 )
 
 
@@ -97,11 +99,37 @@ def test_first_process_prints_and_every_process_reports_errors(monkeypatch, caps
         print("said", file=sys.stderr)
         raise UserError("a: no such file")
 
-    monkeypatch.setenv("RANK", "3")
     monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setenv("RANK", "3")  # alone, it says nothing
+    with pytest.raises(SystemExit):
+        exit_on_user_error(main)
+    assert capsys.readouterr() == ("said\n", "said\nrun.py: error: a: no such file\n")
+    monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(SystemExit):
         exit_on_user_error(main)
     assert capsys.readouterr() == ("", "run.py: error in process 3: a: no such file\n")
+
+
+def test_missing_package_is_one_line_and_2(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    with pytest.raises(SystemExit) as stop:
+        exit_on_user_error(Mock(side_effect=ModuleNotFoundError("no torch", name="torch")))
+    message = "run.py: error: torch is not installed; pip install -r requirements.txt\n"
+    assert (stop.value.code, capsys.readouterr().err) == (2, message)
+    with pytest.raises(ModuleNotFoundError):  # a fault of the code
+        exit_on_user_error(Mock(side_effect=ModuleNotFoundError("no engin", name="engin")))
+
+
+def test_folder_of_an_output_that_cannot_be_entered_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the folder .* does not exist, or may not be entered; name another"):
+        check_writable(f"{tmp_path}/{'x' * 300}/a.params")
+
+
+def test_folder_that_cannot_be_listed_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("files.os.listdir", Mock(side_effect=PermissionError))  # root may list every folder
+    with locked(f"{tmp_path}/a.params"):
+        write_text(f"{tmp_path}/a.params", "")
+    assert (tmp_path / "a.params").exists()
 
 
 def test_interruption_is_one_line_and_130(capsys):
