@@ -1,7 +1,6 @@
 """Greedy answers, beam search, and the probabilities of answers."""
 
 import math
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -30,17 +29,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def unanswerable(vocabulary: CharCorruptionDataset, question: str) -> str | None:
     """Why the model cannot be asked this question, or None if it can."""
-
-    def unknown(text: str) -> list[str]:
-        return [character for character in text if vocabulary.stoi.get(character, 0) < 2]
-
-    missing = unknown(question)
-    if missing:
-        reason = f"the character {missing[0]!r} (U+{ord(missing[0]):04X}) is not in the pretraining text"
-        for form, description in (("NFC", "one character"), ("NFD", "separate characters")):
-            if not unknown(unicodedata.normalize(form, question)):
-                reason += f"; write the letter and its mark as {description} (Unicode form {form})"
-        return reason
+    missing = vocabulary.missing(question)
+    if missing is not None:
+        return missing
     if len(question) + 2 > vocabulary.block_size:  # room for a MASK and one character of the answer
         return f"the question has {len(question)} characters, at most {vocabulary.block_size - 2} fit into the block"
     return None

@@ -5,6 +5,7 @@ python src/dataset.py {namedata,charcorruption} prints a few examples of each.
 
 import math
 import sys
+import unicodedata
 
 if __name__ == "__main__":  # before the other imports, which would end in a traceback
     if sys.version_info < (3, 10) or __package__:
@@ -151,10 +152,25 @@ class CharCorruptionDataset(BatchDataset):
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Raises ValueError for a character that is a mark or not in the vocabulary."""
-        for character in text:
-            if self.stoi.get(character, 0) < 2:
-                raise ValueError(f"the character {character!r} is not in the pretraining text")
+        problem = self.missing(text)
+        if problem is not None:
+            raise ValueError(problem)
         return [self.stoi[character] for character in text]
+
+    def missing(self, text: str) -> str | None:
+        """Which character of the text is a mark or not in the vocabulary, and what to do; None if there is none."""
+
+        def unknown(text: str) -> str | None:
+            return next((character for character in text if self.stoi.get(character, 0) < 2), None)
+
+        character = unknown(text)
+        if character is None:
+            return None
+        problem = f"the character {character!r} (U+{ord(character):04X}) is not in the pretraining text"
+        for form, description in (("NFC", "one character"), ("NFD", "separate characters")):
+            if unknown(unicodedata.normalize(form, text)) is None:
+                problem += f"; write the letter and its mark as {description} (Unicode form {form})"
+        return problem
 
     def decode(self, ids: Tensor | list[int]) -> str:
         """The text of ids (T,)."""
@@ -203,7 +219,8 @@ class NameDataset(BatchDataset):
             lengths.append(len(question) + len(place) + 2)
             if lengths[-1] > self.block_size:
                 raise UserError(
-                    f"{name}, line {row}: question and place take {lengths[-1]} characters; {self.block_size} fit"
+                    f"{name}, line {row}: question and place take {lengths[-1]} characters; {self.block_size} fit; "
+                    "shorten them, or leave the line out"
                 )
         self._ids = torch.tensor(ids, dtype=torch.int32)
         self._asked, self._lengths = torch.tensor(asked), torch.tensor(lengths)
