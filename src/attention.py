@@ -1,7 +1,8 @@
 """The attention layers.
 
-Every layer maps (B, T, C) to (B, T, C) and is causal: output t depends only on inputs 0..t. Its method weights() takes
-the inputs of forward() and returns the attention weights, (B, nh, Tq, Tk), before dropout.
+Self-attention maps (B, T, C) to (B, T, C), cross-attention (B, Tk, C) and (B or 1, Tq, C) to (B, Tq, C). Every layer is
+causal: output t depends only on inputs 0..t. Its method weights() takes the inputs of forward() and returns the
+attention weights, (B, nh, Tq, Tk), before dropout.
 
 Shapes: B is the batch size, T the number of positions (Tq of queries, Tk of keys), C = n_embd, nh = n_head,
 hs = n_embd / n_head.
@@ -248,5 +249,5 @@ class SynthesizerAttention(nn.Module):
         Tk = min(T, self.b2.numel())
         h = split_heads(F.relu(self.w1(x)), self.n_head)  # (B, nh, T, hs)
         scores = F.linear(h, self.w2[:, :Tk].T, self.b2[:Tk])  # (B, nh, T, Tk)
-        # adding a bias takes three quarters of the time of masked_fill, whose backward fills the gradient's copy
+        # adding -inf takes three quarters of the time of masked_fill, whose backward copies the gradient
         return F.softmax(scores + mask_bias(self.mask[0, 0, :T, :Tk], scores.dtype), dim=-1)

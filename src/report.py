@@ -150,7 +150,9 @@ class TextIndex:
 
     def name_in(self, question: str) -> str | None:
         """The longest title in a question of any wording; None if there is none."""
-        titles = (question[start:end] for start in range(len(question)) for end in range(start + 1, len(question) + 1))
+        longest = max(map(len, self.exact.by_title), default=0)
+        spans = ((start, length) for start in range(len(question)) for length in range(1, longest + 1))
+        titles = (question[start : start + length] for start, length in spans)
         found = {title for title in titles if title in self.exact.by_title and stands_in(title, question)}
         return max(found, key=len, default=None)
 
