@@ -21,6 +21,7 @@ import math
 import os
 import random
 import re
+import shlex
 import sys
 import time
 from collections import Counter
@@ -149,6 +150,9 @@ class Watch(io.TextIOBase):
     def flush(self) -> None:
         self.out.flush()
 
+    def fileno(self) -> int:
+        return self.out.fileno()  # of the output that cli.discard_unwritable() replaces
+
 
 def held_out_world(folder: Path, text: str, pairs: list[tuple[str, str]], people: int) -> None:
     """Writes a text, and splits the pairs: a third of `people` people are asked about, or a fifth of all (people=0).
@@ -263,7 +267,7 @@ class Measurement:
         self.every = arguments.every or (math.ceil(epochs / POINTS) if arguments.experiment == "exposures" else 0)
         if self.every > epochs:
             raise UserError(f"--every {self.every} is more than the {epochs} epochs of pretraining")
-        variant = row.variant or arguments.variant
+        variant = row.variant or arguments.variant or "vanilla"
         words = [arguments.experiment, arguments.recipe, variant, str(arguments.seed)]
         words += [Path(arguments.folder).resolve().name] if arguments.folder else []
         words += [f"people={arguments.people}"] if arguments.people else []
@@ -290,6 +294,11 @@ class Measurement:
     def can_resume(self) -> bool:
         """Whether the row was begun: with --resume it continues, or is skipped if it is complete."""
         return any(map(os.path.exists, (self.pretrained.state, self.pretrained.path)))
+
+    def forget(self) -> None:
+        """Removes what an earlier run of this row left, so that --resume does not take it for a part of this run."""
+        for path in (self.recorded, self.pretrained.path, self.pretrained.state):
+            Path(path).unlink(missing_ok=True)
 
     def execute(self, **settings: object) -> object:
         """Runs a function of steps.py, from its beginning unless resume=True."""
@@ -337,9 +346,6 @@ class Measurement:
             return
         resumed = resume and self.can_resume()
         notes = ["resumed, so its times are not known"] if resumed else []
-        if not resume:
-            for path in (self.recorded, self.pretrained.path):
-                Path(path).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         for relation in relations[len(recorded) :]:
             corpus = make_world(self.arguments, self.row, self.folder, relation)
@@ -419,7 +425,7 @@ class Measurement:
         return commit_and_note(written["commit"], *notes) | {
             "machine": machine(),
             "experiment": self.arguments.experiment,
-            "command": " ".join(["python", *sys.argv]),
+            "command": shlex.join(["python", *sys.argv]),
             "variant": self.common.variant,
             "bottleneck_dim": written["bottleneck_dim"],
             "precision": written["precision"],
@@ -482,7 +488,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("experiment", choices=sorted((*EXPERIMENTS, "ablation")))
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/recipe.py")
-    parser.add_argument("--variant", choices=VARIANTS, default="vanilla")
+    parser.add_argument("--variant", choices=VARIANTS, help="default: vanilla")
     parser.add_argument("--recipe", choices=RECIPES, default="fast")
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument(
@@ -500,12 +506,19 @@ def main() -> None:
     rows = ABLATIONS[arguments.recipe] if arguments.experiment == "ablation" else EXPERIMENTS[arguments.experiment]
     if rows[0].people and (arguments.folder or arguments.people or arguments.held_out):
         parser.error(f"{arguments.experiment} makes its own text; leave out --folder, --people and --held_out")
+    if rows[0].variant and arguments.variant:
+        parser.error(f"{arguments.experiment} chooses its variants; leave out --variant")
+    if arguments.people and arguments.held_out:
+        parser.error("--people holds out a third of them; leave out --held_out")
     measurements = [Measurement(arguments, row) for row in rows]  # raises UserError for a wrong setting
     if arguments.resume and not any(measurement.can_resume() for measurement in measurements):
         raise UserError("--resume: this experiment has not been started here; leave it out")
     check_folder(FOLDER, "start from another folder")
     FOLDER.mkdir(exist_ok=True)
     with locked(str(RESULTS)):  # the same experiment twice would share folders
+        if not arguments.resume:
+            for measurement in measurements:
+                measurement.forget()
         for measurement in measurements:
             measurement.run()
 

@@ -159,7 +159,7 @@ def time_steps(variant: str, documents: "CharCorruptionDataset", compiles: bool,
 
     gc.collect()  # the trainer of the step before
     before = torch.cuda.memory_allocated()  # 0 without a GPU
-    trainer = trainer_of(variant, documents, "auto")
+    trainer = trainer_of(variant, documents)
     on_gpu = trainer.device.type == "cuda"
     if on_gpu:
         torch._dynamo.config.suppress_errors = False  # what does not compile is not to be timed as if it did
@@ -396,7 +396,8 @@ def main() -> None:
     if arguments.part:
         run_here(arguments.part, arguments.tiny)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # run_part() then ends its process, too
+    for number in (signal.SIGTERM, signal.SIGHUP):  # run_part() then ends its process, too
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     folder = Path(arguments.out or ROOT / "experiments").resolve()
     check_folder(folder, "name another with --out")
     if folder == ROOT / "results":

@@ -55,10 +55,10 @@ class Table:
 
 
 def value(*names: str, digits: int | None = None) -> Column:
-    """A value of the row's first record, found by its key and the keys inside it; with `digits` decimal digits."""
+    """A value of the row's last record, found by its key and the keys inside it; with `digits` decimal digits."""
 
     def cell(records: list[Record]) -> str:
-        found: Any = records[0] if records else None
+        found: Any = records[-1] if records else None
         for name in names:
             found = None if found is None else found.get(name)
         if found is None or isinstance(found, str):
@@ -116,8 +116,8 @@ def seconds_of(record: Record) -> int | None:
 
 
 def seconds(records: list[Record]) -> str:
-    """The time of the row's first run, if it is known."""
-    took = seconds_of(records[0]) if records else None
+    """The time of the row's last run, if it is known."""
+    took = seconds_of(records[-1]) if records else None
     return "" if took is None else f"{took:,}"
 
 
@@ -133,7 +133,7 @@ def time_range(records: list[Record]) -> str:
 def at(epoch: int, curve: str = "curve") -> Column:
     """The value of the row's curve at an epoch."""
     number = "{:g}" if curve == "curve" else "{:.2f}"
-    return lambda records: "".join(number.format(v) for r in records[:1] for e, v in r[curve] or [] if e == epoch)
+    return lambda records: "".join(number.format(v) for r in records[-1:] for e, v in r[curve] or [] if e == epoch)
 
 
 FINETUNINGS = {"the course's finetuning": COURSE_FINETUNING, "two gentle epochs on the pairs": PAIRS_ALONE}
@@ -273,7 +273,9 @@ TABLES = {
     ),
     "quickstart-seeds": Table(
         "runs",
-        where=lambda r: r["corpus"] == "embedded-600x4" and r["commit"] in (None, "94406da"),
+        where=lambda r: (
+            has(r, status="ok", corpus="embedded-600x4") and (r["experiment"] == "baseline" or r["commit"] == "94406da")
+        ),
         row=lambda r: r["seed"],
         columns={
             "seed": value("seed"),
@@ -307,7 +309,7 @@ TABLES = {
     ),
     "relations": Table(
         "runs",
-        where=lambda r: has(r, status="ok", experiment="relations", variant="vanilla"),
+        where=lambda r: has(r, status="ok", experiment="relations", variant="vanilla", changed={}),
         row=lambda r: r["measured"]["relation"],
         columns={
             "what is asked": value("measured", "relation"),

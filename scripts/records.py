@@ -1,5 +1,6 @@
 """The records in results/: one JSON object per line, one line per run, oldest first. RUN and TIMING name the keys."""
 
+import errno
 import hashlib
 import json
 import os
@@ -139,7 +140,9 @@ def append_record(path: str, record: Record) -> None:
     if os.path.exists(path) and read_bytes(path)[-1:] not in (b"", b"\n"):
         line = "\n" + line  # the last line was edited by hand, or cut off by a full disk
     with writing(f"{path}:"), open(path, "ab", buffering=0) as file:
-        file.write(line.encode())
+        data = line.encode()
+        if file.write(data) < len(data):  # a disk that is nearly full takes a part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
 
 

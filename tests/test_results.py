@@ -1,5 +1,6 @@
 """The records in results/, and the tables that are rendered from them."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from conftest import ROOT
 
 import leaderboard
 from cli import UserError
-from leaderboard import TABLES, Table, changes, is_of_today, percent, rendered, seconds, time_range
+from leaderboard import TABLES, Table, changes, is_of_today, percent, rendered, seconds, time_range, value
 from recipe import RECIPES
 from records import RUN, TIMING, append_record, commit_and_note, problem_with, read_records, sha256_of
 
@@ -158,6 +159,10 @@ def test_runs_of_several_recipes_variants_or_corpora_do_not_share_a_cell(name, o
         for other in ({"commit": "0123456"}, {"recipe": "course"}, {"variant": "rope"})
         # sweep shows all variants, relations new seeds at any commit
         if (name, *other) not in {("sweep", "variant"), ("relations", "commit")}
+    ]
+    + [
+        ("relations", {"changed": {"word_weight": 0.0}}),
+        ("quickstart-seeds", {"commit": None, "experiment": "wordings"}),
     ],
 )
 def test_tables_show_what_they_were_written_for(name, other):
@@ -198,6 +203,21 @@ def test_append_record_adds_one_line_and_fills_in_what_is_not_known(tmp_path):
     assert first["commit"] is None and len(first["date"]) == 10
     assert second["curve"] == [[1, 0.5], [2, 1]]
     assert path.read_bytes().count(b"\n") == 2
+
+
+def test_records_value_and_time_are_those_of_the_same_run():
+    runs = [a_run(correct=1, asked=4, seconds={"total": 90}), a_run(correct=2, asked=4, seconds={"total": 60})]
+    assert (percent(runs), seconds(runs), value("correct")(runs)) == ("50.0 %", "60", "2")
+
+
+def test_record_that_the_disk_takes_only_in_part_is_an_error(tmp_path, monkeypatch):
+    class NearlyFull(io.FileIO):
+        def write(self, data: bytes) -> int:
+            return super().write(data[:10])
+
+    monkeypatch.setattr("records.open", lambda path, mode, buffering: NearlyFull(path, mode), raising=False)
+    with pytest.raises(UserError, match="No space left on device"):
+        append_record(str(tmp_path / "runs.jsonl"), a_run())
 
 
 def test_append_record_does_not_join_a_line_that_was_cut_off(tmp_path):

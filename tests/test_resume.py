@@ -417,15 +417,26 @@ def test_output_that_cannot_be_printed_does_not_end_a_run(world, monkeypatch, st
     assert left(world) == {"a.params", "a.params.json"} and getattr(sys, stream).getvalue()
 
 
-def test_training_into_a_closed_pipe_ends_with_code_0(world):
+@pytest.mark.parametrize(
+    ("script", "words", "written"),
+    [
+        ("src/run.py", f"{PRETRAIN} 2", "a.params"),
+        (
+            "scripts/experiment.py",
+            "run pretrain_epochs=1 finetune_epochs=1 --folder . --held_out",
+            "experiments/results.jsonl",
+        ),
+    ],
+)
+def test_training_into_a_closed_pipe_ends_with_code_0(world, script, words, written):
     reader, writer = os.pipe()
     os.close(reader)
-    words = [sys.executable, ROOT / "src" / "run.py", *PRETRAIN.split(), "2"]
+    words = [sys.executable, ROOT / script, *words.split()]
     # with PYTHONUNBUFFERED, it would end before the training
     process = subprocess.Popen(words, stdout=writer, stderr=writer, env=os.environ | {"PYTHONUNBUFFERED": ""})
     os.close(writer)
     assert process.wait(120) == 0
-    assert left(world) == {"a.params", "a.params.json"}
+    assert (world / written).stat().st_size and not list(world.glob("**/*.state"))
 
 
 def test_output_with_a_very_long_name_has_a_curve(world):

@@ -203,13 +203,42 @@ def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
     (pretrained,) = Path("experiments").glob("run,*/pretrain.params")
     before = pretrained.stat().st_mtime_ns
     with pytest.raises(UserError, match=r"^--resume: "):
-        main("--resume --people 3")  # another experiment
+        main("--resume --seed 1")  # another experiment
     main("--resume")
     (record,) = read_records("experiments/results.jsonl")
     assert pretrained.stat().st_mtime_ns == before and (record["seconds"], record["commit"]) == ({}, "0123456")
     assert record["note"] == "with changes that were not committed; resumed, so its times are not known"
     main("--resume")
     assert len(read_records("experiments/results.jsonl")) == 1 and "its records were written" in capsys.readouterr().out
+    monkeypatch.setattr(experiment.Measurement, "run", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):  # a new run, stopped in an earlier row
+        main()
+    with pytest.raises(UserError, match=r"^--resume: "):  # would continue with rows of the run before
+        main("--resume")
+
+
+def test_row_without_every_has_the_accuracies_that_training_prints(world, monkeypatch):
+    words = "experiment.py run pretrain_epochs=2 finetune_epochs=1 --folder . --held_out"
+    monkeypatch.setattr("sys.argv", words.split())
+    monkeypatch.setattr(experiment, "MARKS", (0,))
+    experiment.main()
+    (record,) = read_records("experiments/results.jsonl")
+    assert [epoch for epoch, _ in record["curve"]] == [1, 2]
+    assert 0 <= record["seconds"]["to_0_percent"] <= record["seconds"]["total"]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("run --people 3 --held_out", "--people holds out a third of them; leave out --held_out"),
+        ("variants --variant rope", "variants chooses its variants; leave out --variant"),
+        ("sweep --variant rope", "sweep chooses its variants; leave out --variant"),
+    ],
+)
+def test_option_without_effect_is_refused(monkeypatch, words, problem):
+    monkeypatch.setattr("sys.argv", ["experiment.py", *words.split()])
+    with pytest.raises(UserError, match=f"^{problem}; see --help$"):
+        experiment.main()
 
 
 @pytest.fixture
