@@ -19,6 +19,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,7 +36,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from answering import answer
-from cli import Parser, exit_on_user_error, positive
+from cli import Parser, UserError, exit_on_user_error, positive
 from dataset import CharCorruptionDataset, NameDataset
 from engine import DTYPES, configure_torch, matmul_ceiling, matmul_weights, pick_device, pick_precision, training_flops
 from files import read_text
@@ -43,7 +45,7 @@ from optim import Muon
 from question import COURSE_TEMPLATE, parse_pairs
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe
 from records import machine
-from steps import World, pretraining_data
+from steps import Setup, pretraining_data
 from trainer import Trainer, TrainerConfig
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
@@ -59,21 +61,31 @@ def model_config(variant: str, documents: CharCorruptionDataset, recipe: Recipe 
     return GPTConfig(documents.vocab_size, documents.block_size, variant=variant, bottleneck_dim=bottleneck_dim, **drop)
 
 
-def trainer_of(variant: str, documents: CharCorruptionDataset, precision: str) -> Trainer:
-    """A trainer by the course's recipe."""
+def trainer_of(
+    variant: str,
+    documents: CharCorruptionDataset,
+    precision: str = "auto",
+    recipe: Recipe = COURSE,
+    pairs: NameDataset | None = None,
+) -> Trainer:
+    """A trainer for pretraining by the recipe; `fast` needs the pairs. The rate falls as in the course's recipe."""
     configure_torch()
     torch.manual_seed(0)
+    documents.loss_on_span = recipe.loss_on_span
+    model = GPT(model_config(variant, documents, recipe))
     settings = TrainerConfig(
-        max_epochs=COURSE.pretrain_epochs,
-        batch_size=COURSE.pretrain_batch_size,
-        learning_rate=COURSE.pretrain_lr,
-        decay_all=COURSE.decay_all,
+        max_epochs=recipe.pretrain_epochs,
+        batch_size=recipe.pretrain_batch_size,
+        learning_rate=recipe.pretrain_lr,
+        muon_lr=recipe.muon_lr,
+        decay_all=recipe.decay_all,
         lr_decay=True,
-        warmup_tokens=COURSE.pretrain_warmup_tokens,
-        final_tokens=200 * len(documents) * documents.block_size,
+        warmup_tokens=recipe.pretrain_warmup_tokens,
+        final_tokens=COURSE.pretrain_cosine_epochs * len(documents) * documents.block_size,
         precision=precision,
     )
-    trainer = Trainer(GPT(model_config(variant, documents)), documents, None, settings)
+    dataset = pretraining_data(Setup(documents, pairs, model, COURSE_TEMPLATE), recipe)
+    trainer = Trainer(model, dataset, None, settings)
     trainer.model.train()
     return trainer
 
@@ -170,20 +182,6 @@ def step(text: str, rounds: int) -> None:
     print("\nfloor: 6 FLOP a matmul weight a position that is no padding, at the ceiling of the moment")
 
 
-def trainer_by(recipe: Recipe, documents: CharCorruptionDataset, pairs: NameDataset) -> Trainer:
-    """A trainer of vanilla for pretraining by that recipe; the schedule of its rate is left out."""
-    torch.manual_seed(0)
-    documents.loss_on_span = recipe.loss_on_span
-    model = GPT(model_config("vanilla", documents, recipe))
-    data = pretraining_data(World(documents, pairs, model, COURSE_TEMPLATE), recipe)
-    settings = TrainerConfig(
-        batch_size=recipe.pretrain_batch_size, learning_rate=1e-3, muon_lr=recipe.muon_lr, decay_all=recipe.decay_all
-    )
-    trainer = Trainer(model, data, None, settings)
-    trainer.model.train()
-    return trainer
-
-
 def recipes(text: str, pairs_path: str, rounds: int) -> None:
     """A step of each recipe, its batch included. They take turns, so that other load falls on all of them."""
     device = pick_device("auto")
@@ -192,7 +190,8 @@ def recipes(text: str, pairs_path: str, rounds: int) -> None:
     pairs, trainers = parse_pairs(read_text(pairs_path), pairs_path), {}
     for name in ("course", "open", "fast"):
         documents = CharCorruptionDataset(text, BLOCK_SIZE)
-        trainers[name] = trainer_by(RECIPES[name], documents, NameDataset(documents, pairs, pairs_path))
+        names = NameDataset(documents, pairs, pairs_path)
+        trainers[name] = trainer_of("vanilla", documents, recipe=RECIPES[name], pairs=names)
     measured: dict[str, list[tuple[float, int]]] = {name: [] for name in trainers}  # seconds, characters
     for turn in tqdm(range(STEPS_IN_A_TURN * rounds + 1), unit="turn", leave=False):
         for name, trainer in trainers.items():
@@ -237,8 +236,10 @@ def muon(documents: CharCorruptionDataset, rounds: int) -> None:
 
 
 def curve(documents: CharCorruptionDataset, steps: int) -> None:
-    """The loss of both loops on the same batches, the plain one on the CPU, and several of ours in each precision: each
-    has its own dropout, and how far those of a precision spread is how far that alone leads."""
+    """The loss of both loops on the same batches, the plain one on the CPU.
+
+    Ours runs CURVES times in each precision. These runs differ only in their dropout, so their spread is its noise.
+    """
     device = pick_device("auto")
     precisions = ["fp32", "bf16"] if pick_precision("auto", device) == "bf16" else ["fp32"]
     plain = plain_trainer_of(documents)
@@ -271,7 +272,7 @@ def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
     """What a user waits for besides training. The model has learned to end its answers, from the questions alone."""
     device = pick_device("auto")
     describe_machine(device)
-    trainer = trainer_of("vanilla", documents, "auto")
+    trainer = trainer_of("vanilla", documents)
     names = trainer.train_dataset = NameDataset(documents, read_text(questions_path), questions_path)
     trainer.config.max_epochs = 10
     trainer.train()
@@ -293,7 +294,7 @@ def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
 def time_pretraining(documents: CharCorruptionDataset, epochs: int) -> tuple[float, float]:
     """The seconds of so many epochs of the course's pretraining, and of one before, in which a GPU's kernels are
     compiled."""
-    trainer = trainer_of("vanilla", documents, "auto")
+    trainer = trainer_of("vanilla", documents)
     trainer.config.max_epochs = epochs
     order = torch.arange(len(documents), device=trainer.device)
     first = seconds(lambda: [trainer.step(*batch) for batch in trainer.batches(documents, order)], trainer.device)
@@ -302,12 +303,13 @@ def time_pretraining(documents: CharCorruptionDataset, epochs: int) -> tuple[flo
 
 
 def pretrain(documents: CharCorruptionDataset, epochs: int) -> None:
-    """The whole of a pretraining; an epoch before it, in which a GPU's kernels are compiled, is timed apart."""
+    """A whole pretraining. An epoch before it, in which a GPU's kernels are compiled, is timed separately."""
     describe_machine(pick_device("auto"))
     start = time.perf_counter()
     training, first = time_pretraining(documents, epochs)
-    print(f"{epochs} epochs: {training:.0f} s of training; {time.perf_counter() - start:.0f} s with the model's making")
-    print(f"and an epoch before it, with compilation where there is one, which took {first:.0f} s")
+    total = time.perf_counter() - start
+    print(f"{epochs} epochs: {training:.0f} s")
+    print(f"with the start and an epoch before them, which took {first:.0f} s: {total:.0f} s")
 
 
 class Blocks(Dataset):
@@ -376,8 +378,12 @@ def documents_sweep(text: str) -> None:
 
 def in_a_process(function: Callable, *arguments: object) -> Any:
     """What the function returns in a new process, whose memory is its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            print()
+            raise UserError(f"{function.__name__}: its process was killed, probably for lack of memory") from None
 
 
 def main() -> None:
@@ -393,6 +399,8 @@ def main() -> None:
     arguments = parser.parse_args()
     text = read_text(arguments.corpus_path)
     documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)
+    if arguments.what == "step" and len(documents) <= COURSE.pretrain_batch_size:
+        parser.error(f"--corpus_path {arguments.corpus_path}: has no second batch; give more than 128 lines")
     if arguments.what == "step":
         step(text, arguments.rounds)
     elif arguments.what == "recipes":

@@ -528,7 +528,7 @@ def main(argv: list[str] | None = None) -> None:
     option = parser.add_argument
     here = Path(__file__).resolve().parent
     option("--people_path", default=str(here / "people.tsv"), help="the table; its columns: " + ", ".join(COLUMNS))
-    option("--out", default=str(here.parent), help="output folder, created if missing")
+    option("--out", help="output folder, created if missing (without other options, the project's own)")
     option("--relation", choices=RELATIONS, default="birthplace", help="what the questions ask")
     option("--seed", type=seed, default=0, help="random seed of the splits, the wording and the order of the lines")
     option(
@@ -544,13 +544,16 @@ def main(argv: list[str] | None = None) -> None:
         help="use only the first N people of the table (default: all)",
     )
     arguments = parser.parse_args(argv)
+    changed = [f"--{name}" for name, value in vars(arguments).items() if value != parser.get_default(name)]
+    if arguments.out is None and changed:
+        parser.error(f"{changed[0]} would replace the project's own text and questions; name a folder with --out")
 
     people = read_people(arguments.people_path)
     wanted = arguments.people or len(people)
     if wanted > len(people):
         raise UserError(f"--people {wanted}: {arguments.people_path} has only {len(people)}")
     corpus = build_corpus(people[:wanted], arguments.seed, arguments.lines_per_person)
-    write_files(corpus_files(corpus, arguments.relation), arguments.out)
+    write_files(corpus_files(corpus, arguments.relation), arguments.out or str(here.parent))
     print(summary(corpus, arguments.relation))
 
 
