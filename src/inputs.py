@@ -61,7 +61,7 @@ def read_inputs(run: Run) -> Inputs:
 
 
 def check_fit(fit: TemplateFit, path: str) -> None:
-    """Raises UserError if no question of the file has the wording. It is that of --question: one found in it fits."""
+    """Raises UserError if no question of the file has the wording, which can only happen with --question."""
     if not fit.fits:
         line, question = fit.first_misfit
         raise UserError(
