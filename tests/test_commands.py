@@ -21,7 +21,7 @@ from cli import UserError
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from model import GPT, GPTConfig
 from readings import FactDataset, SalientSpanDataset
-from recipe import RECIPES, Variant
+from recipe import RECIPES, Variant, with_settings
 from recipe import VARIANTS as VARIANT_TABLE
 
 
@@ -299,13 +299,23 @@ def test_wrong_start_ends_in_one_line():
     assert (result.returncode, result.stderr) == (2, "run.py: error: start it as 'python src/run.py'\n")
 
 
-def test_commands_of_the_readme_are_understood(capsys):
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+@pytest.mark.parametrize(("page", "at_least"), [("README.md", 6), ("docs/knowledge.md", 5)])
+def test_commands_of_a_page_are_understood(page, at_least, capsys):
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    for name, value in re.findall(r'^([A-Z]+)="(.*)"$', text, re.MULTILINE):
+        text = text.replace(f"${name}", value)
     lines = [line for line in text.splitlines() if re.match(r"\s*(\.venv/bin/)?python src/run\.py ", line)]
-    assert len(lines) >= 6
+    assert len(lines) >= at_least
     for line in lines:
         run.parse(shlex.split(line, comments=True)[2:])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/surprises.md"])
+def test_settings_of_a_page_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    settings = re.findall(r"(?<=[ `])([a-z]+_[a-z_]+=(?:True|False|[0-9.e-]*[0-9]))", text)
+    assert settings and with_settings(RECIPES["fast"], settings)
 
 
 def test_help_does_not_wait_for_torch(world):
