@@ -1,6 +1,10 @@
 """The plain loop of benchmarks/ as an independent reference for the model and the step."""
 
+import math
+
+import speed
 import torch
+from conftest import WIKI
 from plain import PlainGPT, PlainTrainer
 
 from engine import CPU_MICRO_BATCH_ROWS
@@ -24,3 +28,18 @@ def test_loss_and_gradients_are_those_of_the_plain_loop(documents, monkeypatch):
         torch.testing.assert_close(norm, plain_norm, atol=1e-5, rtol=1e-4)
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, plain.state_dict()[name], atol=2e-4, rtol=1e-3)
+
+
+def test_steps_of_the_recipes_are_compared_with_those_of_course(world, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "describe_machine", lambda device: None)
+    speed.recipes(WIKI, "birth_places_train.tsv", rounds=1)
+    head, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert head[-2:] == ["of", "course"] and [row[0] for row in rows] == ["course", "open", "fast"]
+    assert rows[0][-1] == "1.00" and all(float(figure) > 0 for row in rows for figure in row[1:])
+
+
+def test_curves_begin_at_the_loss_of_a_guess(documents, capsys):
+    speed.curve(documents, steps=1)
+    _, plain, *ours = capsys.readouterr().out.splitlines()[-1].split()  # ours: means and their spreads
+    losses = [plain, *ours[::2]]
+    assert len(losses) >= 2 and all(abs(float(loss) - math.log(documents.vocab_size)) < 1 for loss in losses)
