@@ -33,7 +33,9 @@ def test_shell_scripts_can_be_parsed(script):
     subprocess.run(["bash", "-n", script], check=True)
 
 
-@pytest.mark.parametrize("words", ["quickstart.sh x", "speedrun.sh vanilla x"])
+@pytest.mark.parametrize(
+    "words", ["quickstart.sh x", "speedrun.sh vanilla x", "speedrun.sh vanila", "speedrun.sh --help"]
+)
 def test_shell_scripts_print_their_usage_before_they_install_anything(words):
     script, *arguments = words.split()
     said = subprocess.run(["bash", ROOT / "scripts" / script, *arguments], capture_output=True, text=True)
