@@ -161,6 +161,11 @@ def build(run: Run, inputs: Inputs) -> Setup:
     record = {}
     if run.reading_params_path is not None:
         record = load_params(model, run.reading_params_path, run.pretrain_corpus_path, documents)
+        recipe = record.get("recipe")
+        reread = isinstance(recipe, dict) and recipe.get("finetune_qa_per_document")
+        if run.function == "finetune" and reread and not run.rereads_text:
+            pretrained = f"{run.reading_params_path} was pretrained with --recipe {recipe.get('name')}"
+            print(f"warning: {pretrained}, which gets far more right if finetuning has it, too", file=sys.stderr)
     documents.loss_on_span = run.recipe.loss_on_span  # after load_params(), which uses the loss on all characters
     template = QuestionTemplate.parse(run.question or record.get("question") or str(inputs.template))
     for line, (question, _) in enumerate(inputs.questions or [], 1):

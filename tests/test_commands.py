@@ -299,6 +299,17 @@ def test_wrong_start_ends_in_one_line():
     assert (result.returncode, result.stderr) == (2, "run.py: error: start it as 'python src/run.py'\n")
 
 
+def test_finetuning_without_the_recipe_of_pretraining_gets_a_warning(world, capsys):
+    pretrain = "--recipe open --pretrain_epochs 1 --writing_params_path a"
+    run.main(["pretrain", "vanilla", "wiki.txt", *pretrain.split()])
+    words = f"finetune vanilla wiki.txt --finetune_epochs 1 --reading_params_path a {TRAIN}"
+    warning = "warning: a was pretrained with --recipe open, which gets far more right if finetuning has it, too\n"
+    for recipe, warned in (("course", True), ("open", False), ("fast", False)):
+        capsys.readouterr()
+        run.main([*words.split(), "--recipe", recipe])
+        assert (warning in capsys.readouterr().err) == warned
+
+
 @pytest.mark.parametrize(("page", "at_least"), [("README.md", 6), ("docs/knowledge.md", 5)])
 def test_commands_of_a_page_are_understood(page, at_least, capsys):
     text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
