@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VARIANT=${1:-vanilla} SEED=${2:-0}
-if [ $# -gt 3 ] || ! [[ $VARIANT =~ ^(vanilla|perceiver|synthesizer|rope)$ && $SEED =~ ^[0-9]+$ ]]; then
+if [ $# -gt 3 ] || ! grep -qF "\"$VARIANT\": Variant(" src/recipe.py || ! [[ $SEED =~ ^[0-9]+$ ]]; then
     sed -n '4,5s/^# //p' scripts/speedrun.sh >&2
     exit 2
 fi

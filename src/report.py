@@ -129,6 +129,11 @@ class TextIndex:
         """Built only when a name is not in the text exactly as given."""
         return NameIndex([folded(document) for document in self.documents], [folded(title) for title in self.titles])
 
+    @cached_property
+    def longest_title(self) -> int:
+        """In characters; 0 if there is no title."""
+        return max(map(len, self.exact.by_title), default=0)
+
     def find(self, name: str) -> Mention:
         """All lines about a name: in exactly this form, or else in another case or Unicode form."""
         if lines := self.exact.find(name):
@@ -150,8 +155,7 @@ class TextIndex:
 
     def name_in(self, question: str) -> str | None:
         """The longest title in a question of any wording; None if there is none."""
-        longest = max(map(len, self.exact.by_title), default=0)
-        spans = ((start, length) for start in range(len(question)) for length in range(1, longest + 1))
+        spans = ((start, length) for start in range(len(question)) for length in range(1, self.longest_title + 1))
         titles = (question[start : start + length] for start, length in spans)
         found = {title for title in titles if title in self.exact.by_title and stands_in(title, question)}
         return max(found, key=len, default=None)

@@ -161,11 +161,7 @@ def build(run: Run, inputs: Inputs) -> Setup:
     record = {}
     if run.reading_params_path is not None:
         record = load_params(model, run.reading_params_path, run.pretrain_corpus_path, documents)
-        recipe = record.get("recipe")
-        reread = isinstance(recipe, dict) and recipe.get("finetune_qa_per_document")
-        if run.function == "finetune" and reread and not run.rereads_text:
-            pretrained = f"{run.reading_params_path} was pretrained with --recipe {recipe.get('name')}"
-            print(f"warning: {pretrained}, which gets far more right if finetuning has it, too", file=sys.stderr)
+        warn_of_recipe(run, record)
     documents.loss_on_span = run.recipe.loss_on_span  # after load_params(), which uses the loss on all characters
     template = QuestionTemplate.parse(run.question or record.get("question") or str(inputs.template))
     for line, (question, _) in enumerate(inputs.questions or [], 1):
@@ -173,6 +169,15 @@ def build(run: Run, inputs: Inputs) -> Setup:
         if reason is not None:
             print(f"warning: {run.eval_corpus_path}, line {line}: {reason}; its answer stays empty", file=sys.stderr)
     return Setup(documents, pairs, model.to(run.device), template)
+
+
+def warn_of_recipe(run: Run, record: dict) -> None:
+    """Warns if finetuning leaves out the text, which the recipe of pretraining, named in the record, reads again."""
+    recipe = record.get("recipe")
+    reread = isinstance(recipe, dict) and recipe.get("finetune_qa_per_document")
+    if run.function == "finetune" and reread and not run.rereads_text:
+        pretrained = f"{run.reading_params_path} was pretrained with --recipe {recipe.get('name')}"
+        print(f"warning: {pretrained}, which gets far more right if finetuning has it, too", file=sys.stderr)
 
 
 def pretrain(run: Run, inputs: Inputs) -> None:

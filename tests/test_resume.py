@@ -418,17 +418,18 @@ def test_output_that_cannot_be_printed_does_not_end_a_run(world, monkeypatch, st
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "written"),
+    ("script", "words", "written", "beside"),
     [
-        ("src/run.py", f"{PRETRAIN} 2", "a.params"),
+        ("src/run.py", f"{PRETRAIN} 2", "a.params", {"a.params", "a.params.json"}),
         (
             "scripts/experiment.py",
             "run pretrain_epochs=1 finetune_epochs=1 --folder . --held_out",
             "experiments/results.jsonl",
+            {"experiments"},
         ),
     ],
 )
-def test_training_into_a_closed_pipe_ends_with_code_0(world, script, words, written):
+def test_training_into_a_closed_pipe_ends_with_code_0(world, script, words, written, beside):
     reader, writer = os.pipe()
     os.close(reader)
     words = [sys.executable, ROOT / script, *words.split()]
@@ -436,7 +437,7 @@ def test_training_into_a_closed_pipe_ends_with_code_0(world, script, words, writ
     process = subprocess.Popen(words, stdout=writer, stderr=writer, env=os.environ | {"PYTHONUNBUFFERED": ""})
     os.close(writer)
     assert process.wait(120) == 0
-    assert (world / written).stat().st_size and not list(world.glob("**/*.state"))
+    assert left(world) == beside and (world / written).stat().st_size and not list(world.glob("**/*.state"))
 
 
 def test_output_with_a_very_long_name_has_a_curve(world):

@@ -153,5 +153,6 @@ def test_untitled_line_is_read_after_the_question_about_its_subject(script):
 
 def test_wording_with_characters_that_the_text_lacks_is_refused():
     documents = CharCorruptionDataset("Ada. Born in Rome", 128)
-    with pytest.raises(UserError, match=r"^'Где \{name\}': the character 'Г' \(U\+0413\) is not .*; word"):
+    problem = r"^'Где \{name\}': the character 'Г' \(U\+0413\) is not in the pretraining text; word"
+    with pytest.raises(UserError, match=problem):
         salient_spans(documents, ASKED, QuestionTemplate("Где ", ""))
