@@ -24,6 +24,8 @@ def commands_of(script: str, folder: Path) -> list[list[str]]:
     for path in ROOT.glob("requirements*.txt"):
         shutil.copy(path, folder)
     (folder / "wiki.txt").touch()
+    (folder / "src").mkdir()
+    shutil.copy(ROOT / "src" / "recipe.py", folder / "src")  # speedrun.sh looks there for the variants
     python, commands = folder / ".venv" / "bin" / "python", folder / "commands"
     python.parent.mkdir(parents=True)
     python.write_text(STUB)
