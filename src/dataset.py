@@ -219,7 +219,7 @@ class NameDataset(BatchDataset):
             lengths.append(len(question) + len(place) + 2)
             if lengths[-1] > self.block_size:
                 raise UserError(
-                    f"{name}, line {row}: question and place take {lengths[-1]} characters; {self.block_size} fit; "
+                    f"{name}, line {row}: question and answer take {lengths[-1]} characters; {self.block_size} fit; "
                     "shorten them, or leave the line out"
                 )
         self._ids = torch.tensor(ids, dtype=torch.int32)

@@ -426,7 +426,7 @@ class TextSummary:
 
     documents: int
     empty: int
-    max_length: int  # of a document, as far as span corruption reads it
+    max_length: float  # of a document, as far as it is read
     characters: int  # of all documents
     unread: int  # of these, how many lie beyond max_length
     titled: int  # documents with a title
@@ -480,7 +480,7 @@ class TextSummary:
 
 
 def summarise(
-    texts: Sequence[str], max_length: int, pairs: Sequence[tuple[str, str]] = (), fit: TemplateFit | None = None
+    texts: Sequence[str], max_length: float, pairs: Sequence[tuple[str, str]] = (), fit: TemplateFit | None = None
 ) -> TextSummary:
     """Counts what is in the texts; `fit` is that of the questions in the `pairs`."""
     names = {fit.template.name_in(question) for question, _ in pairs} - {None}

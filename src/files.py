@@ -98,6 +98,12 @@ class OutputFiles:
                 yield target.with_name(name)
 
 
+def is_record(path: str) -> bool:
+    """Whether this is the record of a params file."""
+    params = path.removesuffix(".json")
+    return params != path and os.path.isfile(params) and os.path.isfile(path)
+
+
 def resolve_link(path: str) -> Path:
     """The file that is written for `path`: links are followed."""
     return Path(os.path.realpath(path))

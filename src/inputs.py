@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cli import UserError
 from entities import subject_of
-from files import OutputFiles, check_folder, check_writable, read_text
+from files import OutputFiles, check_folder, check_writable, is_record, read_bytes, read_text
 from question import (
     COURSE_TEMPLATE,
     QuestionTemplate,
@@ -52,7 +52,7 @@ def read_inputs(run: Run) -> Inputs:
     if run.eval_corpus_path is not None:
         questions = parse_questions(read_text(run.eval_corpus_path), run.eval_corpus_path)
         if run.report_path is not None and questions[0][1] is None:
-            raise UserError(f"{run.eval_corpus_path}: has no places; --report_path needs them to compare with")
+            raise UserError(f"{run.eval_corpus_path}: has no answers; --report_path needs them to compare with")
         wording = wording_of(questions, text, given)
         if run.report_path is not None:  # which looks up the names in the text
             check_fit(wording, run.eval_corpus_path)
@@ -101,7 +101,19 @@ def check_outputs(run: Run) -> None:
             raise UserError(f"{path}: would overwrite another file of this run; name another output")
         taken.add(os.path.realpath(path))
         check_writable(path)
+        check_replaceable(path, run)
     for path in beside:
         check_writable(path)
     if run.writing_params_path is not None or run.report_path is not None:
         check_folder(Path(run.tb_folder) / run.tb_expt_name, "name another with --tb_folder")
+
+
+def check_replaceable(path: str, run: Run) -> None:
+    """Raises UserError if the output would replace a text by parameters, or parameters or their record by a text."""
+    content = read_bytes(path) if os.path.exists(path) else b""
+    holds_params = b"\0" in content[:1000]  # no text has that character
+    if path == run.writing_params_path:
+        if content and not holds_params:
+            raise UserError(f"{path}: is no params file, and would be overwritten; name another output")
+    elif holds_params or (path in (run.outputs_path, run.report_path) and is_record(path)):
+        raise UserError(f"{path}: holds parameters or their record, and would be overwritten; name another output")

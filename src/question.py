@@ -247,14 +247,14 @@ def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None
         if not question:
             raise UserError(f"{name}, line {number}: no question; remove the line or write 'Where was NAME born?'")
         if len(places) > 1:
-            raise UserError(f"{name}, line {number}: {len(places) + 1} columns; 'question<TAB>place' has 2")
+            raise UserError(f"{name}, line {number}: {len(places) + 1} columns; 'question<TAB>answer' has 2")
         if with_places != bool(places):
             found, first = ("a", "none") if places else ("no", "one")
             raise UserError(
-                f"{name}, line {number}: {found} tab, but line 1 has {first}; give every line a place, or no line"
+                f"{name}, line {number}: {found} tab, but line 1 has {first}; give every line an answer, or no line"
             )
         if places == [""]:
-            raise UserError(f"{name}, line {number}: no place after the tab")
+            raise UserError(f"{name}, line {number}: no answer after the tab")
         pairs.append((question, places[0] if places else None))
     return pairs
 
@@ -263,7 +263,7 @@ def parse_pairs(text: str, name: str = "data") -> list[tuple[str, str]]:
     """The (question, place) pairs of a TSV text in which every row has a place. Raises UserError."""
     pairs = parse_questions(text, name)
     if not pairs or pairs[0][1] is None:
-        raise UserError(f"{name}, line 1: no tab; training needs 'question<TAB>place' rows")
+        raise UserError(f"{name}, line 1: no tab; training needs 'question<TAB>answer' rows")
     return [(question, place) for question, place in pairs if place is not None]  # that is, all of them
 
 

@@ -68,6 +68,11 @@ class Recipe:
         """Whether pretraining needs the pairs: to mix them in, or for the question's wording and likely answers."""
         return not self.reads_facts and (self.qa_per_document > 0 or self.entity_mask_prob > 0)
 
+    @property
+    def reads_whole_lines(self) -> bool:
+        """Whether the end of a long line is read, too: random spans are drawn from its beginning."""
+        return self.reads_facts or self.entity_mask_prob == 1
+
 
 # the assignment of 2021 to 2023
 COURSE = Recipe(

@@ -41,7 +41,7 @@ def count_near_misses(pairs: Sequence[tuple[str, str | None]], predictions: Sequ
 def near_misses_line(count: int) -> str:
     """The line that reports near misses."""
     wrong = "1 wrong answer differs" if count == 1 else f"{count} wrong answers differ"
-    return f"{wrong} from the place only in case, Unicode form or blanks"
+    return f"{wrong} from the right answer only in case, Unicode form or blanks"
 
 
 def without_blanks(text: str) -> str:
@@ -357,7 +357,7 @@ def summary(rows: Sequence[Asked]) -> str:
     correct = np.array([row.correct for row in rows])
     confidence = np.array([row.probability for row in rows])
     groups = {
-        "a line about the person contains the place": [row.truth_in_line for row in rows],
+        "a line about the person contains the answer": [row.truth_in_line for row in rows],
         "the text contains only the name": [row.name_in_text is True and not row.truth_in_line for row in rows],
         "neither": [row.name_in_text is False for row in rows],
     }
@@ -370,14 +370,15 @@ def summary(rows: Sequence[Asked]) -> str:
     surest = np.argsort(-confidence, kind="stable")
     for percent in (10, 25, 50):
         lines.append(share(f"the surest {percent} %", correct[surest[: math.ceil(len(rows) * percent / 100)]]))
-    lines.append(f"expected calibration error {100 * calibration_error(confidence, correct):.1f} %, ")
-    lines[-1] += f"AUROC of the probability as a predictor of a right answer {auroc(confidence, correct):.3f}"
+    lines.append(f"expected calibration error {100 * calibration_error(confidence, correct):.1f} %")
+    if 0 < correct.sum() < len(rows):
+        lines[-1] += f", AUROC of the probability as a predictor of a right answer {auroc(confidence, correct):.3f}"
     wrong = [row for row in rows if not row.correct]
     elsewhere = [row for row in wrong if not row.prediction_in_line]
     lines.append(f"of {len(wrong)} wrong answers, {len(wrong) - len(elsewhere)} are in a line about the person")
     if rows[0].prediction_trained_on is not None:
         trained_on = sum(row.prediction_trained_on for row in elsewhere)
-        lines[-1] += f", {trained_on} more are places of the training pairs, {len(elsewhere) - trained_on} neither"
+        lines[-1] += f", {trained_on} more are answers of the training pairs, {len(elsewhere) - trained_on} neither"
     near = count_near_misses([(row.question, row.truth) for row in rows], [row.prediction for row in rows])
     if near:
         lines.append(near_misses_line(near))

@@ -50,7 +50,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "eval_corpus_path": (
         (*TRAINING, "evaluate"),
-        {"help": "questions to answer; if they have places, training reports its accuracy on them about twenty times"},
+        {"help": "questions to answer; if they have answers, training reports its accuracy on them about twenty times"},
     ),
     "outputs_path": (("evaluate",), {"help": "where to write the predictions, one per line"}),
     "report_path": (

@@ -27,7 +27,7 @@ from files import OutputFiles, locked, write_text, writing
 from inputs import Inputs
 from model import GPT, GPTConfig
 from optim import final_tokens_of
-from question import QuestionTemplate
+from question import QuestionTemplate, fit_template
 from readings import FactDataset, SalientSpanDataset
 from recipe import BLOCK_SIZE, Recipe, Run
 from report import (
@@ -161,7 +161,10 @@ def build(run: Run, inputs: Inputs) -> Setup:
     record = {}
     if run.reading_params_path is not None:
         record = load_params(model, run.reading_params_path, run.pretrain_corpus_path, documents)
-        warn_of_recipe(run, record)
+        for warning in warnings_of(run, inputs, record):
+            print(f"warning: {warning}", file=sys.stderr)
+    elif run.function == "finetune":
+        print("without --reading_params_path: finetuning starts from random parameters")
     documents.loss_on_span = run.recipe.loss_on_span  # after load_params(), which uses the loss on all characters
     template = QuestionTemplate.parse(run.question or record.get("question") or str(inputs.template))
     for line, (question, _) in enumerate(inputs.questions or [], 1):
@@ -171,13 +174,22 @@ def build(run: Run, inputs: Inputs) -> Setup:
     return Setup(documents, pairs, model.to(run.device), template)
 
 
-def warn_of_recipe(run: Run, record: dict) -> None:
-    """Warns if finetuning leaves out the text, which the recipe of pretraining, named in the record, reads again."""
-    recipe = record.get("recipe")
-    reread = isinstance(recipe, dict) and recipe.get("finetune_qa_per_document")
-    if run.function == "finetune" and reread and not run.rereads_text:
-        pretrained = f"{run.reading_params_path} was pretrained with --recipe {recipe.get('name')}"
-        print(f"warning: {pretrained}, which gets far more right if finetuning has it, too", file=sys.stderr)
+def warnings_of(run: Run, inputs: Inputs, record: dict) -> Iterator[str]:
+    """Why parameters with this record will do badly at what the run asks of them."""
+    path, recipe, question = run.reading_params_path, record.get("recipe"), record.get("question")
+    recipe = recipe if isinstance(recipe, dict) else {}
+    if run.function == "finetune" and recipe.get("finetune_qa_per_document") and not run.rereads_text:
+        pretrained = f"{path} was pretrained with --recipe {recipe.get('name')}"
+        yield f"{pretrained}, which gets far more right if finetuning has it, too"
+    if run.trains:
+        return
+    if record.get("function") == "pretrain" and not recipe.get("qa_per_document"):
+        yield f"{path} was only pretrained, without any question; finetune it first"
+    if record.get("function") == "finetune" and question is not None and inputs.questions is not None:
+        fit = fit_template(QuestionTemplate.parse(question), [asked for asked, _ in inputs.questions])
+        if 2 * fit.fits < fit.rows:
+            misfits = f"{run.eval_corpus_path}: {fit.rows - fit.fits} of {fit.rows} questions have another wording"
+            yield f"{misfits} than '{question}', which {path} was finetuned on; expect few right answers to them"
 
 
 def pretrain(run: Run, inputs: Inputs) -> None:
@@ -228,7 +240,8 @@ def salient_spans(
 
 def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) -> None:
     """Says how much text there is, and how well the pairs fit it. Raises UserError if no one is found."""
-    summary_of_text = summarise(documents.data, documents.max_length, inputs.pairs or (), inputs.fit)
+    max_length = math.inf if run.recipe.reads_whole_lines else documents.max_length
+    summary_of_text = summarise(documents.data, max_length, inputs.pairs or (), inputs.fit)
     print(summary_of_text.size_line())
     if inputs.fit is not None:
         print(summary_of_text.coverage_line())
@@ -297,7 +310,7 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
     if inputs.questions and inputs.questions[0][1] is not None:
         trainer.on_epoch_end.append(dev_accuracy(inputs.questions, setup.documents))
     elif inputs.questions:
-        print(f"warning: {run.eval_corpus_path} has no places, so no accuracy is reported", file=sys.stderr)
+        print(f"warning: {run.eval_corpus_path} has no answers, so no accuracy is reported", file=sys.stderr)
     if run.keep_every:
         trainer.on_epoch_end.append(keep_params(files.path, run.keep_every, record))
     if trainer.rank == 0:
@@ -466,7 +479,8 @@ def read_names() -> Iterator[str]:
     source = getattr(sys.stdin, "buffer", sys.stdin)  # bytes: UTF-8 whatever the locale
     for number in count(1):
         if sys.stdin.isatty():
-            print("Who? ", end="", file=sys.stderr, flush=True)  # standard output may be a file
+            prompt = "Who? (Ctrl-D to end) " if number == 1 else "Who? "
+            print(prompt, end="", file=sys.stderr, flush=True)  # standard output may be a file
         line = source.readline()
         if not line:
             return

@@ -358,7 +358,11 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     capsys.readouterr()
     run.main(["ask", *common])
     said = capsys.readouterr()
-    assert said.err.count("Who? ") == 3 and len(said.out.splitlines()) == 2  # the prompts are not part of a file
+    assert (
+        said.err.count("Who? (Ctrl-D to end) ") == 1
+        and said.err.count("Who? ") == 3
+        and len(said.out.splitlines()) == 2
+    )  # the prompts are not part of a file
 
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     run.main(["ask", *common, "Björk", "Alan Kahlo", "björk"])
@@ -375,7 +379,7 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     run.main(["evaluate", *common, *evaluate, "--finetune_corpus_path", "pairs.tsv"])
     said = capsys.readouterr().out
     table = {line[:48].strip(): line[48:].split() for line in said.splitlines()}
-    assert table["a line about the person contains the place"] == ["6", "6", "100.0"]
+    assert table["a line about the person contains the answer"] == ["6", "6", "100.0"]
     assert table["neither"][1] == "1" and table["the surest 25 %"] == ["2", "2", "100.0"]
     rows = [line.split("\t") for line in read_text("report.tsv").splitlines()]
     report = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
@@ -406,7 +410,7 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     run.main(["evaluate", *common, *evaluate])  # no question can be asked
     assert read_text("report.tsv").splitlines()[1].startswith("Where was 王 born?\t\t")
     (trained / "asked.tsv").write_text("Where was Björk born?\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"asked.tsv: has no places; --report_path needs them to compare with"):
+    with pytest.raises(UserError, match=r"asked.tsv: has no answers; --report_path needs them to compare with"):
         run.main(["evaluate", *common, *evaluate])
     with pytest.raises(UserError, match=r"unrecognized arguments: Björk; see --help"):
         run.main(["pretrain", "vanilla", "wiki.txt", "--writing_params_path", "b", "Björk"])

@@ -310,6 +310,64 @@ def test_finetuning_without_the_recipe_of_pretraining_gets_a_warning(world, caps
         assert (warning in capsys.readouterr().err) == warned
 
 
+def test_parameters_that_have_seen_no_such_question_get_a_warning(world, capsys):
+    Path("other.tsv").write_text(PAIRS.replace("Where was", "In which town was"), encoding="utf-8")
+    run.main(["pretrain", "vanilla", "wiki.txt", "--pretrain_epochs", "1", "--writing_params_path", "p"])
+    run.main(["finetune", "vanilla", "wiki.txt", "--finetune_epochs", "1", *TRAIN.split()])
+    assert "without --reading_params_path: finetuning starts from random parameters\n" in capsys.readouterr().out
+    run.main(
+        ["finetune", "vanilla", "wiki.txt", "--finetune_epochs", "1", "--reading_params_path", "p", *TRAIN.split()]
+    )
+    assert "without --reading_params_path" not in capsys.readouterr().out
+
+    only_pretrained = "warning: p was only pretrained, without any question; finetune it first\n"
+    worded_otherwise = (
+        "warning: other.tsv: 6 of 6 questions have another wording than 'Where was {name} born?', "
+        "which a.params was finetuned on; expect few right answers to them\n"
+    )
+    for params, questions, warning in (
+        ("p", "birth_dev.tsv", only_pretrained),
+        ("p", "other.tsv", only_pretrained),
+        ("a.params", "birth_dev.tsv", ""),
+        ("a.params", "other.tsv", worded_otherwise),
+    ):
+        capsys.readouterr()
+        outputs = ["--eval_corpus_path", questions, "--outputs_path", "predictions"]
+        run.main(["evaluate", "vanilla", "wiki.txt", "--reading_params_path", params, *outputs])
+        assert re.findall("warning.*\n", capsys.readouterr().err) == ([warning] if warning else [])
+    run.main(["ask", "vanilla", "wiki.txt", "--reading_params_path", "p", "Björk"])
+    assert only_pretrained in capsys.readouterr().err
+
+
+def test_fast_answers_after_pretraining_alone(world, capsys):
+    options = ["--recipe", "fast", "--pretrain_epochs", "1", *TRAIN.split()]
+    run.main(["pretrain", "vanilla", "wiki.txt", *options])
+    capsys.readouterr()
+    run.main(["evaluate", "vanilla", "wiki.txt", *EVALUATE.split()])
+    assert "only pretrained" not in capsys.readouterr().err
+
+
+def test_parameters_and_texts_do_not_replace_each_other(world):
+    run.main(["pretrain", "vanilla", "wiki.txt", "--pretrain_epochs", "1", "--writing_params_path", "p"])
+    run.main(["pretrain", "vanilla", "wiki.txt", "--pretrain_epochs", "1", *PRETRAIN.split()])
+    Path("empty").touch()
+    before = {path: path.read_bytes() for path in map(Path, ("p", "p.json", "birth_dev.tsv"))}
+    evaluate = "evaluate vanilla wiki.txt --reading_params_path a.params --eval_corpus_path birth_dev.tsv"
+    for words in (
+        f"{evaluate} --outputs_path p",
+        f"{evaluate} --outputs_path p.json",
+        f"{evaluate} --outputs_path empty --report_path p",
+    ):
+        with pytest.raises(UserError, match=r"^p(\.json)?: holds parameters or their record, and would be overwritten"):
+            run.main(words.split())
+    with pytest.raises(UserError, match=r"^birth_dev\.tsv: is no params file, and would be overwritten; name another"):
+        run.main(["pretrain", "vanilla", "wiki.txt", "--writing_params_path", "birth_dev.tsv"])
+    assert {path: path.read_bytes() for path in before} == before
+    for _ in range(2):  # what the same command wrote may be replaced
+        run.main([*evaluate.split(), "--outputs_path", "empty"])
+        run.main(["pretrain", "vanilla", "wiki.txt", "--pretrain_epochs", "1", "--writing_params_path", "p"])
+
+
 @pytest.mark.parametrize(("page", "at_least"), [("README.md", 6), ("docs/knowledge.md", 5)])
 def test_commands_of_a_page_are_understood(page, at_least, capsys):
     text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
@@ -337,6 +395,15 @@ def test_help_does_not_wait_for_torch(world):
 PRETRAIN = "--writing_params_path a.params"
 TRAIN = f"{PRETRAIN} --finetune_corpus_path birth_places_train.tsv"
 EVALUATE = "--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path p"
+
+
+def test_lines_are_cut_in_the_recipe_of_the_course_alone(world, capsys):
+    Path("long.txt").write_text(WIKI + f"Ada Ek. {'She was born in Oslo. ' * 20}\n", encoding="utf-8")
+    for recipe in RECIPES:
+        options = ["--recipe", recipe, "--pretrain_epochs", "1", "--writing_params_path", recipe]
+        pairs = ["--finetune_corpus_path", "pairs.tsv"] if RECIPES[recipe].pretrains_on_pairs else []
+        run.main(["pretrain", "vanilla", "long.txt", *options, *pairs])
+        assert ("of the text lies beyond" in capsys.readouterr().out) == recipe.startswith("course")
 
 
 def test_option_without_effect_gets_a_warning(capsys):

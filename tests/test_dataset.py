@@ -176,11 +176,11 @@ def test_line_ends_do_not_change_rows(documents, text):
         ("Where was Ada Lovelace born?", "line 2: no tab"),
         ("Where was Ada Lovelace born?\tLondon\tEngland", "line 2: 3 columns"),
         ("\tLondon", "line 2: no question"),
-        ("Where was Ada Lovelace born?\t", "line 2: no place"),
+        ("Where was Ada Lovelace born?\t", "line 2: no answer"),
         ("Where was 王 born?\tLondon", "line 2: the character '王'"),
         (f"Where was Ada born?\tLond{PAD}n", f"line 2: the character '{PAD}'"),
         (f"Where was Ada born?\tLond{MASK}n", f"line 2: the character '{MASK}'"),
-        (f"Where was {'A' * 120} born?\tLondon", "line 2: question and place take"),
+        (f"Where was {'A' * 120} born?\tLondon", "line 2: question and answer take"),
     ],
 )
 def test_wrong_row_is_refused_with_its_line(documents, row, message):

@@ -239,7 +239,7 @@ def test_record_nested_too_deep_is_refused(tmp_path):
         (
             "pairs.tsv",
             (PAIRS + "Where was " + "A" * 10**7 + "\tB").encode(),
-            "pairs.tsv, line 7: question and place take",
+            "pairs.tsv, line 7: question and answer take",
         ),
     ],
 )

@@ -217,5 +217,5 @@ def test_questions_places_and_predictions_are_stripped(tmp_path):
 
 @pytest.mark.parametrize("place", ["", " ", "\u3000", "\u00a0 "])
 def test_blank_place_is_refused(place):
-    with pytest.raises(UserError, match=r"^a\.tsv, line 2: no place after the tab"):
+    with pytest.raises(UserError, match=r"^a\.tsv, line 2: no answer after the tab"):
         parse_pairs(f"Where was Ada born?\tRome\nWhere was Bo born?\t{place}\n", "a.tsv")

@@ -95,7 +95,7 @@ def test_near_misses_are_wrong_and_counted(place, prediction):
 
 def test_another_letter_is_no_near_miss():
     assert count_near_misses([("q", "Genève"), ("q", None), ("q", "Омск")], ["Geneve", "Bonn", "Томск"]) == 0
-    assert near_misses_line(3) == "3 wrong answers differ from the place only in case, Unicode form or blanks"
+    assert near_misses_line(3) == "3 wrong answers differ from the right answer only in case, Unicode form or blanks"
 
 
 # what the text says
@@ -307,10 +307,16 @@ def test_summary_tells_where_wrong_answers_come_from():
     wrong = [(True, True), (True, False), (True, False), (False, True), (False, True), (False, False)]
     rows = [asked(False, *where) for where in wrong] + [asked(True, True, True)]
     assert summary(rows).endswith(
-        "\nof 6 wrong answers, 3 are in a line about the person, 2 more are places of the training pairs, 1 neither"
+        "\nof 6 wrong answers, 3 are in a line about the person, 2 more are answers of the training pairs, 1 neither"
     )
     rows = [asked(False, True, None), asked(False, False, None)]
     assert summary(rows).endswith("\nof 2 wrong answers, 1 are in a line about the person")
+
+
+def test_summary_has_no_auroc_where_all_answers_are_alike():
+    for rows in ([asked(True, True, None)], [asked(False, True, None)]):
+        assert "expected calibration error 50.0 %\n" in summary(rows)
+    assert "%, AUROC" in summary([asked(True, True, None), asked(False, True, None)])
 
 
 def test_summary_counts_near_misses():
