@@ -8,17 +8,20 @@ python benchmarks/speed.py answers     answering 500 questions, making a batch, 
 python benchmarks/speed.py lengths     time and memory a step over block_size 128 .. 2048
 python benchmarks/speed.py documents   start-up and a batch over 3 thousand .. 3 million documents
 python benchmarks/speed.py pretrain    the course's whole pretraining: seconds of training, and of all with start-up
+
+Prints a table, and appends a record of each of its rows to experiments/speed.jsonl.
 """
 
 import multiprocessing
 import platform
 import re
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -36,19 +39,22 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from answering import answer
+from checkpoint import current_commit
 from cli import Parser, UserError, exit_on_user_error, positive
 from dataset import CharCorruptionDataset, NameDataset
 from engine import DTYPES, configure_torch, matmul_ceiling, matmul_weights, pick_device, pick_precision, training_flops
-from files import read_text
+from files import check_folder, read_text
 from model import GPT, GPTConfig
 from optim import Muon
 from question import COURSE_TEMPLATE, parse_pairs
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe
-from records import machine
+from records import Record, append_record, commit_and_note, machine
 from steps import Setup, pretraining_data
 from trainer import Trainer, TrainerConfig
 
-RUN = Path(__file__).parents[1] / "src" / "run.py"
+ROOT = Path(__file__).resolve().parents[1]
+RUN = ROOT / "src" / "run.py"
+FOLDER = Path("experiments")
 COURSE = RECIPES["course"]
 STEPS_IN_A_TURN = 3
 CURVES = 3  # of ours, in each precision
@@ -112,6 +118,14 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
+def record_of(measured: dict[str, Any], variant: str | None, precision: str | None, by: str = "ours") -> Record:
+    """The part of a record that differs from row to row; `by` is the implementation."""
+    bottlenecked = variant is not None and VARIANTS[variant].bottleneck
+    bottleneck_dim = VARIANTS[variant].bottleneck_dim if bottlenecked else None
+    kind = {"variant": variant, "bottleneck_dim": bottleneck_dim, "precision": precision, "implementation": by}
+    return kind | {"measured": measured}
+
+
 def describe_machine(device: torch.device) -> None:
     print(f"{machine()}, torch {torch.__version__}, Python {platform.python_version()}")
     precisions = dict.fromkeys(("fp32", pick_precision("auto", device)))  # bf16 takes minutes where it is emulated
@@ -147,7 +161,7 @@ def take_turns(kind: str, text: str, pipe: Connection) -> None:
     pipe.send(peak_megabytes())
 
 
-def step(text: str, rounds: int) -> None:
+def step(text: str, rounds: int) -> Iterator[Record]:
     """One row a kind of step; all take turns on the same batches, so that other load falls on all of them."""
     device = pick_device("auto")
     describe_machine(device)
@@ -175,14 +189,21 @@ def step(text: str, rounds: int) -> None:
         ratio = statistics.median(one / floor for one, floor in measured[kind])
         speed = COURSE.pretrain_batch_size / medians[kind]
         print(f"{kind:26}{medians[kind]:9.3f}{floor:9.3f}{ratio:7.2f}{speed:13.0f}", end="")
+        measured_here = {"seconds": round(medians[kind], 3), "floor_seconds": round(floor, 3)}
+        measured_here |= {"times_floor": round(ratio, 2), "documents_per_second": round(speed)}
         if device.type == "cpu":
             pipes[kind].send(None)
-            print(f"{medians['plain loop, fp32'] / medians[kind]:18.1f}{pipes[kind].recv():12.0f}", end="")
+            as_fast, megabytes = medians["plain loop, fp32"] / medians[kind], pipes[kind].recv()
+            print(f"{as_fast:18.1f}{megabytes:12.0f}", end="")
+            measured_here |= {"times_as_fast_as_plain": round(as_fast, 1), "process_mb": round(megabytes)}
         print()
+        name, precision = kind.split(", ")
+        plain = name == "plain loop"
+        yield record_of(measured_here, "vanilla" if plain else name, precision, "plain" if plain else "ours")
     print("\nfloor: 6 FLOP a matmul weight a position that is no padding, at the ceiling of the moment")
 
 
-def recipes(text: str, pairs_path: str, rounds: int) -> None:
+def recipes(text: str, pairs_path: str, rounds: int) -> Iterator[Record]:
     """A step of each recipe, its batch included. They take turns, so that other load falls on all of them."""
     device = pick_device("auto")
     configure_torch()
@@ -206,11 +227,14 @@ def recipes(text: str, pairs_path: str, rounds: int) -> None:
     for name, trainer in trainers.items():
         took, characters = map(statistics.median, zip(*measured[name], strict=True))
         ratio = statistics.median(one / course for one, course in zip(each[name], each["course"], strict=True))
-        print(f"{name:10}{trainer.config.batch_size:10}{characters:12.0f}{took:9.3f}", end="")
-        print(f"{statistics.median(each[name]):16.1f}{ratio:11.2f}")
+        documents, per_character = trainer.config.batch_size, statistics.median(each[name])
+        print(f"{name:10}{documents:10}{characters:12.0f}{took:9.3f}{per_character:16.1f}{ratio:11.2f}")
+        here = {"recipe": name, "documents": documents, "characters": round(characters), "seconds": round(took, 3)}
+        here |= {"microseconds_per_character": round(per_character, 1), "times_course": round(ratio, 2)}
+        yield record_of(here, "vanilla", pick_precision("auto", device))
 
 
-def muon(documents: CharCorruptionDataset, rounds: int) -> None:
+def muon(documents: CharCorruptionDataset, rounds: int) -> Iterator[Record]:
     """A step of Muon on the vanilla model's matrices. Without oneDNN is how torch multiplies bf16 without AVX-512."""
     device = pick_device("auto")
     describe_machine(device)
@@ -233,9 +257,12 @@ def muon(documents: CharCorruptionDataset, rounds: int) -> None:
         # the first round warms up
         with_onednn, without = (1000 * statistics.median(times[name, enabled][1:]) for enabled in (True, False))
         print(f"{name:26}{with_onednn:13.1f}{without:10.1f}")
+        by, precision = name.split(", ")
+        milliseconds = {"milliseconds": round(with_onednn, 1), "milliseconds_without_onednn": round(without, 1)}
+        yield record_of(milliseconds, "vanilla", precision, by)
 
 
-def curve(documents: CharCorruptionDataset, steps: int) -> None:
+def curve(documents: CharCorruptionDataset, steps: int) -> Iterator[Record]:
     """The loss of both loops on the same batches, the plain one on the CPU.
 
     Ours runs CURVES times in each precision. These runs differ only in their dropout, so their spread is its noise.
@@ -245,6 +272,7 @@ def curve(documents: CharCorruptionDataset, steps: int) -> None:
     plain = plain_trainer_of(documents)
     ours = [trainer_of("vanilla", documents, precision) for precision in precisions for _ in range(CURVES)]
     losses: list[list[float]] = []  # of each step: the plain loop's, then of each of ours
+    points: list[list[float]] = []  # of each row: steps, the plain loop's mean, then of ours means and their spreads
     print(f"means over the steps since the row before; of ours the mean of {CURVES} runs and their standard deviation")
     print(f"{'steps':>8}{'plain, fp32':>15}" + "".join(f"{'ours, ' + precision:>15}" for precision in precisions))
     with tqdm(total=steps, unit="step", leave=False) as bar:
@@ -257,18 +285,32 @@ def curve(documents: CharCorruptionDataset, steps: int) -> None:
                 losses.append([float(plain.step(x.cpu(), y.cpu())[0]), *all_of_ours])
                 bar.update()
                 if len(losses) % 20 == 0 or len(losses) == steps:
-                    bar.write(f"{len(losses):8}" + means_over(losses[(len(losses) - 1) // 20 * 20 :]))
+                    points.append([len(losses), *means_over(losses[(len(losses) - 1) // 20 * 20 :])])
+                    done, of_plain, *of_ours = points[-1]
+                    pairs = zip(of_ours[::2], of_ours[1::2], strict=True)
+                    bar.write(
+                        f"{done:8}{of_plain:15.3f}" + "".join(f"{mean:9.3f} {spread:5.3f}" for mean, spread in pairs)
+                    )
+    at, of_plain, *of_ours = zip(*points, strict=True)
+    yield record_of({"loss": curve_of(at, of_plain)}, "vanilla", "fp32", "plain")
+    for precision, means, spreads in zip(precisions, of_ours[::2], of_ours[1::2], strict=True):
+        measured = {"loss": curve_of(at, means), "spread": curve_of(at, spreads), "runs": CURVES}
+        yield record_of(measured, "vanilla", precision)
 
 
-def means_over(losses: list[list[float]]) -> str:
-    """The mean over these steps of the plain loop, and of ours by precision, with the spread of its runs."""
+def curve_of(at: Sequence[int], values: Sequence[float]) -> list[list[float]]:
+    """[[steps, value], ...], rounded."""
+    return [[steps, round(value, 3)] for steps, value in zip(at, values, strict=True)]
+
+
+def means_over(losses: list[list[float]]) -> list[float]:
+    """The mean over these steps of the plain loop, and of ours by precision, each with the spread of its runs."""
     plain, *ours = map(statistics.mean, zip(*losses, strict=True))
     by_precision = [ours[first : first + CURVES] for first in range(0, len(ours), CURVES)]
-    figures = (f"{statistics.mean(runs):9.3f} {statistics.stdev(runs):5.3f}" for runs in by_precision)
-    return f"{plain:15.3f}" + "".join(figures)
+    return [plain, *(figure for runs in by_precision for figure in (statistics.mean(runs), statistics.stdev(runs)))]
 
 
-def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
+def answers(documents: CharCorruptionDataset, questions_path: str) -> Iterator[Record]:
     """What a user waits for besides training. The model has learned to end its answers, from the questions alone."""
     device = pick_device("auto")
     describe_machine(device)
@@ -283,12 +325,15 @@ def answers(documents: CharCorruptionDataset, questions_path: str) -> None:
     indices = torch.arange(COURSE.pretrain_batch_size, device=device)
     batch = min(seconds(lambda: documents.batch(indices), device) for _ in range(50))
     print(f"making a batch of {len(indices)}: {1000 * batch:.2f} ms")
-    for words in (["--help"], ["pretrain", "vanilla", "no such file"]):
+    measured = {"questions": len(questions), "seconds": round(took, 2), "batch_of_128_ms": round(1000 * batch, 2)}
+    for name, words in (("help_seconds", ["--help"]), ("usage_error_seconds", ["pretrain", "vanilla", "no such file"])):
         run = min(
             seconds(lambda words=words: subprocess.run([sys.executable, RUN, *words], capture_output=True), device)
             for _ in range(3)
         )
         print(f"run.py {' '.join(words)}: {run:.2f} s")
+        measured[name] = round(run, 2)
+    yield record_of(measured, "vanilla", "fp32")  # answers are always decoded in fp32
 
 
 def time_pretraining(documents: CharCorruptionDataset, epochs: int) -> tuple[float, float]:
@@ -302,14 +347,22 @@ def time_pretraining(documents: CharCorruptionDataset, epochs: int) -> tuple[flo
     return seconds(trainer.train, trainer.device), first
 
 
-def pretrain(documents: CharCorruptionDataset, epochs: int) -> None:
+def pretrain(documents: CharCorruptionDataset, epochs: int) -> Iterator[Record]:
     """A whole pretraining. An epoch before it, in which a GPU's kernels are compiled, is timed separately."""
-    describe_machine(pick_device("auto"))
+    device = pick_device("auto")
+    describe_machine(device)
     start = time.perf_counter()
     training, first = time_pretraining(documents, epochs)
     total = time.perf_counter() - start
     print(f"{epochs} epochs: {training:.0f} s")
     print(f"with the start and an epoch before them, which took {first:.0f} s: {total:.0f} s")
+    measured = {
+        "epochs": epochs,
+        "seconds": round(training),
+        "first_seconds": round(first),
+        "total_seconds": round(total),
+    }
+    yield record_of(measured, "vanilla", pick_precision("auto", device))
 
 
 class Blocks(Dataset):
@@ -340,9 +393,10 @@ def step_of_blocks(variant: str, block_size: int, rows: int) -> tuple[float, flo
     return took, (torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_megabytes()) - before
 
 
-def lengths(rows: int) -> None:
+def lengths(rows: int) -> Iterator[Record]:
     """A step on full blocks of every length, the number of rows the same."""
-    describe_machine(pick_device("auto"))
+    device = pick_device("auto")
+    describe_machine(device)
     variants = ("vanilla", "synthesizer", "perceiver")
     print(f"{'block_size':>10}" + "".join(f"{variant + ' s':>15}{'MB':>8}" for variant in variants))
     for block_size in (128, 256, 512, 1024, 2048):
@@ -350,6 +404,8 @@ def lengths(rows: int) -> None:
         for variant in variants:
             took, megabytes = in_a_process(step_of_blocks, variant, block_size, rows)
             print(f"{took:15.3f}{megabytes:8.0f}", end="", flush=True)
+            here = {"block_size": block_size, "rows": rows, "seconds": round(took, 3), "mb": round(megabytes)}
+            yield record_of(here, variant, pick_precision("auto", device))
         print()
 
 
@@ -367,13 +423,20 @@ def start_of_documents(text: str, count: int) -> tuple[float, float, float, floa
     return len(long.encode()) / 1e6, took, memory, batch
 
 
-def documents_sweep(text: str) -> None:
+def documents_sweep(text: str) -> Iterator[Record]:
     """The text over and over, up to 3 million documents."""
     print(f"{'documents':>10}{'text MB':>9}{'start s':>9}{'ms a MB':>9}{'memory MB':>11}{'MB a MB':>9}{'batch ms':>10}")
     for count in (3_000, 30_000, 300_000, 3_000_000):
         size, took, memory, batch = in_a_process(start_of_documents, text, count)
         print(f"{count:10}{size:9.1f}{took:9.2f}{1000 * took / size:9.1f}{memory:11.0f}{memory / size:9.1f}", end="")
         print(f"{1000 * batch:10.2f}", flush=True)
+        here = {"documents": count, "text_mb": round(size, 1), "start_seconds": round(took, 2)}
+        here |= {
+            "ms_per_mb": round(1000 * took / size, 1),
+            "memory_mb": round(memory),
+            "batch_ms": round(1000 * batch, 2),
+        }
+        yield record_of(here, None, None)
 
 
 def in_a_process(function: Callable, *arguments: object) -> Any:
@@ -401,22 +464,30 @@ def main() -> None:
     documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)
     if arguments.what == "step" and len(documents) <= COURSE.pretrain_batch_size:
         parser.error(f"--corpus_path {arguments.corpus_path}: has no second batch; give more than 128 lines")
-    if arguments.what == "step":
-        step(text, arguments.rounds)
-    elif arguments.what == "recipes":
-        recipes(text, arguments.pairs_path, arguments.rounds)
-    elif arguments.what == "curve":
-        curve(documents, arguments.steps)
-    elif arguments.what == "muon":
-        muon(documents, arguments.rounds)
-    elif arguments.what == "answers":
-        answers(documents, arguments.questions_path)
-    elif arguments.what == "lengths":
-        lengths(arguments.rows)
-    elif arguments.what == "pretrain":
-        pretrain(documents, arguments.epochs)
-    else:
-        documents_sweep(text)
+    measurements = {
+        "step": lambda: step(text, arguments.rounds),
+        "recipes": lambda: recipes(text, arguments.pairs_path, arguments.rounds),
+        "curve": lambda: curve(documents, arguments.steps),
+        "muon": lambda: muon(documents, arguments.rounds),
+        "answers": lambda: answers(documents, arguments.questions_path),
+        "lengths": lambda: lengths(arguments.rows),
+        "documents": lambda: documents_sweep(text),
+        "pretrain": lambda: pretrain(documents, arguments.epochs),
+    }
+    check_folder(FOLDER, "start from another folder")
+    FOLDER.mkdir(exist_ok=True)
+    in_folder = Path(arguments.corpus_path).resolve().parent
+    corpus = None if arguments.what == "lengths" else "embedded" if in_folder == ROOT else in_folder.name
+    common = commit_and_note(current_commit()) | {
+        "machine": machine(),
+        "experiment": arguments.what,
+        "command": shlex.join(["python", *sys.argv]),
+        "corpus": corpus,
+    }
+    records = FOLDER / "speed.jsonl"
+    for row in measurements[arguments.what]():
+        append_record(str(records), common | row)
+    print(f"Recorded in {records}")
 
 
 if __name__ == "__main__":

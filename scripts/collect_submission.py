@@ -16,6 +16,7 @@ from recipe import BLOCK_SIZE, VARIANTS
 
 LONDON = "london_baseline_accuracy.txt"
 WRITE_LONDON = f"write {LONDON} with: python london_baseline.py --outputs_path {LONDON}"
+NOT_MET = "NOT MET"
 QUESTIONS = {"dev": "birth_dev.tsv", "test": "birth_test_inputs.tsv"}
 
 
@@ -124,7 +125,7 @@ def score(name: str, edition: Edition) -> str:
     if training == "nopretrain":
         return f"{counts}, {percent:.1f} % right"
     threshold = edition.thresholds[variant]
-    return f"{counts}, {percent:.1f} % right, threshold {threshold:g} %: {'met' if percent >= threshold else 'NOT MET'}"
+    return f"{counts}, {percent:.1f} % right, threshold {threshold:g} %: {'met' if percent >= threshold else NOT_MET}"
 
 
 def percentage(name: str) -> float:
@@ -151,19 +152,20 @@ def check_params(name: str) -> None:
     fill(GPT(config), name, "wiki.txt", documents)  # a perceiver's wiring does not matter here
 
 
-def print_table(names: list[str], missing: list[str], edition: Edition) -> dict[str, str]:
-    """Prints the state of every file. Returns what is wrong with the wrong ones, by name."""
-    wrong = {}
+def print_table(names: list[str], missing: list[str], edition: Edition) -> tuple[dict[str, str], list[str]]:
+    """Prints the state of every file. Returns what is wrong with the wrong ones, by name, and which are too bad."""
+    wrong, unmet = {}, []
     width = max(map(len, names)) + 2
     print(f"{'file':<{width}}state")
     for name in names:
         try:
             state = "MISSING" if name in missing else remark(name, edition)
+            unmet += [name] * state.endswith(NOT_MET)
         except ValueError as error:
             wrong[name] = str(error).removeprefix(f"{name}: ")
             state = f"WRONG: {wrong[name]}"
         print(f"{name:<{width}}{state}")
-    return wrong
+    return wrong, unmet
 
 
 def advice_on_missing(missing: list[str], variants: list[str]) -> str:
@@ -202,7 +204,7 @@ def main() -> None:
         print(f"left out: {variant}, which --year {year} does not ask for")
     missing = [name for name in names if not os.access(name, os.R_OK)] + ([] if sources else ["src/*.py"])
     try:
-        wrong = print_table(names, missing, edition)
+        wrong, unmet = print_table(names, missing, edition)
     except ImportError as error:
         reason = f"the files cannot be checked ({error}); pip install -r requirements.txt"
         raise UserError(f"nothing packed: {reason}") from None
@@ -223,6 +225,8 @@ def main() -> None:
         for name in sources + names:
             archive.write(name)
     print(f"{output_path} written: {len(sources) + len(names)} files, {Path(output_path).stat().st_size:,} bytes")
+    if unmet:
+        print(f"warning: below the threshold: {', '.join(unmet)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

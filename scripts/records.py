@@ -51,7 +51,7 @@ RUN = COMMON | {
     "loss_curve": list | None,  # [epoch, loss]
 }
 # a measurement of benchmarks/speed.py, in speed.jsonl
-TIMING = COMMON | {"implementation": str}  # ours or plain
+TIMING = COMMON | {"implementation": str}  # ours, plain, or that of a library
 
 
 def fields_of(path: str) -> dict[str, Any]:

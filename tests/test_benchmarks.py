@@ -9,6 +9,7 @@ from plain import PlainGPT, PlainTrainer
 
 from engine import CPU_MICRO_BATCH_ROWS
 from model import GPT, GPTConfig
+from records import read_records
 from trainer import Trainer, TrainerConfig
 
 
@@ -32,14 +33,39 @@ def test_loss_and_gradients_are_those_of_the_plain_loop(documents, monkeypatch):
 
 def test_steps_of_the_recipes_are_compared_with_those_of_course(world, monkeypatch, capsys):
     monkeypatch.setattr(speed, "describe_machine", lambda device: None)
-    speed.recipes(WIKI, "birth_places_train.tsv", rounds=1)
+    records = list(speed.recipes(WIKI, "birth_places_train.tsv", rounds=1))
     head, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
     assert head[-2:] == ["of", "course"] and [row[0] for row in rows] == ["course", "open", "fast"]
     assert rows[0][-1] == "1.00" and all(float(figure) > 0 for row in rows for figure in row[1:])
+    assert [list(map(str, record["measured"].values()))[:3] for record in records] == [row[:3] for row in rows]
 
 
 def test_curves_begin_at_the_loss_of_a_guess(documents, capsys):
-    speed.curve(documents, steps=1)
+    records = list(speed.curve(documents, steps=1))
     _, plain, *ours = capsys.readouterr().out.splitlines()[-1].split()  # ours: means and their spreads
     losses = [plain, *ours[::2]]
     assert len(losses) >= 2 and all(abs(float(loss) - math.log(documents.vocab_size)) < 1 for loss in losses)
+    recorded = [record["measured"]["loss"] for record in records]
+    assert recorded == [[[1, float(loss)]] for loss in losses]
+
+
+def test_figures_of_the_table_become_records(world, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "describe_machine", lambda device: None)
+    monkeypatch.setattr(
+        speed, "in_a_process", lambda function, variant, block_size, rows: (block_size / 1e3, len(variant))
+    )
+    monkeypatch.setattr("sys.argv", ["speed.py", "lengths", "--rows", "2"])
+    for _ in range(2):  # the second adds its records to those of the first
+        speed.main()
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[0].isdecimal()]
+    records = iter(read_records("experiments/speed.jsonl"))
+    for block_size, *figures in shown:
+        for variant, took, megabytes in zip(
+            ("vanilla", "synthesizer", "perceiver"), figures[::2], figures[1::2], strict=True
+        ):
+            record = next(records)
+            assert (record["experiment"], record["command"]) == ("lengths", "python speed.py lengths --rows 2")
+            assert (record["variant"], record["corpus"], record["status"]) == (variant, None, "ok")
+            expected = {"block_size": int(block_size), "rows": 2, "seconds": float(took), "mb": float(megabytes)}
+            assert record["measured"] == expected
+    assert len(shown) == 10 and next(records, None) is None

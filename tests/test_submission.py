@@ -123,6 +123,14 @@ def test_submission_year_decides_archive_thresholds_and_files(submission):
     assert not (submission / "assignment5.zip").exists()
 
 
+def test_submission_below_a_threshold_is_packed_with_a_warning(submission):
+    below = "warning: below the threshold: "
+    assert below not in collect(submission).stderr
+    (submission / "perceiver.pretrain.dev.predictions").write_text("Rome\n" * 6)
+    result = collect(submission)
+    assert result.returncode == 0 and result.stderr.endswith(f"{below}perceiver.pretrain.dev.predictions\n")
+
+
 def test_submission_names_what_is_missing_and_packs_nothing(submission):
     (submission / "vanilla.finetune.params").unlink()
     (submission / "birth_dev.tsv").unlink()
