@@ -5,9 +5,9 @@ python benchmarks/speed.py recipes     a step of pretraining by course, open and
 python benchmarks/speed.py curve       the loss of the plain loop and of ours over the same documents
 python benchmarks/speed.py muon        a step of torch.optim.Muon and of ours, with and without oneDNN
 python benchmarks/speed.py answers     answering 500 questions, making a batch, --help
-python benchmarks/speed.py lengths     time and memory a step over block_size 128 .. 2048
-python benchmarks/speed.py documents   start-up and a batch over 3 thousand .. 3 million documents
-python benchmarks/speed.py pretrain    the course's whole pretraining: seconds of training, and of all with start-up
+python benchmarks/speed.py lengths     time and memory of a step, for a block_size of 128 to 2048
+python benchmarks/speed.py documents   the time to start and to make a batch, for 3 thousand to 3 million documents
+python benchmarks/speed.py pretrain    the course's whole pretraining, without and with its start
 
 Prints a table, and appends a record of each of its rows to experiments/speed.jsonl.
 """
@@ -200,7 +200,7 @@ def step(text: str, rounds: int) -> Iterator[Record]:
         name, precision = kind.split(", ")
         plain = name == "plain loop"
         yield record_of(measured_here, "vanilla" if plain else name, precision, "plain" if plain else "ours")
-    print("\nfloor: 6 FLOP a matmul weight a position that is no padding, at the ceiling of the moment")
+    print("\nfloor: 6 FLOP per matmul weight and position without padding, at the ceiling measured at that moment")
 
 
 def recipes(text: str, pairs_path: str, rounds: int) -> Iterator[Record]:
@@ -453,12 +453,14 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("what", choices=re.findall(r"speed\.py (\w+)", __doc__))
     parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text")
-    parser.add_argument("--steps", type=positive(int), default=300, help="of curve")
-    parser.add_argument("--rounds", type=positive(int), default=7, help="of turns, for step, recipes and muon")
-    parser.add_argument("--rows", type=positive(int), default=4, help="of a batch, for lengths")
-    parser.add_argument("--epochs", type=positive(int), default=COURSE.pretrain_epochs, help="of pretrain")
-    parser.add_argument("--pairs_path", default="birth_places_train.tsv", help="of recipes")
-    parser.add_argument("--questions_path", default="birth_dev.tsv", help="of answers")
+    parser.add_argument("--steps", type=positive(int), default=300, help="curve: the number of steps")
+    parser.add_argument("--rounds", type=positive(int), default=7, help="step, recipes and muon: the number of rounds")
+    parser.add_argument("--rows", type=positive(int), default=4, help="lengths: the rows of a batch")
+    parser.add_argument(
+        "--epochs", type=positive(int), default=COURSE.pretrain_epochs, help="pretrain: the number of epochs"
+    )
+    parser.add_argument("--pairs_path", default="birth_places_train.tsv", help="recipes: the pairs")
+    parser.add_argument("--questions_path", default="birth_dev.tsv", help="answers: the questions")
     arguments = parser.parse_args()
     text = read_text(arguments.corpus_path)
     documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)

@@ -9,8 +9,8 @@ python scripts/experiment.py wordings                     other wordings of the 
 python scripts/experiment.py each_relation                four questions, with a pretraining for each
 python scripts/experiment.py relations --recipe open      the same questions, all after one pretraining
 
-A row is pretrained, finetuned and asked about people who are in none of its pairs: those of birth_dev.tsv or,
-with --people or --held_out, some of the training people, so that the final test plays no part in choosing settings.
+For each row, a model is pretrained, finetuned and asked about people who are not in its pairs: those of birth_dev.tsv
+or, with --people or --held_out, some of the training people, so that the final test plays no part in choosing settings.
 There is a record for each row, and in `relations` for each question.
 """
 

@@ -4,7 +4,7 @@ bash scripts/gpu.sh        needs torch 2.9 or newer, numpy, tqdm, tensorboard an
 
 tests     the tests that need a GPU
 step      a training step of each variant, compiled and not compiled, against the speed of a large matmul
-fast      the fast recipe on this project's files, to its last answer
+fast      the fast recipe on this project's files, from pretraining to the last answer
 course    about 200 steps of the course's recipe, and how long its 650 epochs would take
 
 Each part runs in a process of its own, with a time limit, so that one that hangs or fails does not stop the next. The
@@ -388,7 +388,9 @@ def run_all(folder: Path, tiny: bool) -> dict[str, Any]:
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "--out", default=os.environ.get("OUT"), help="folder for the log and record; without it $OUT or experiments/"
+        "--out",
+        default=os.environ.get("OUT"),
+        help="folder for the log and the record (default: experiments/, or the environment variable OUT)",
     )
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, even if there is a GPU")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)

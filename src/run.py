@@ -44,8 +44,9 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "finetune_corpus_path": (
         (*TRAINING, "evaluate"),
         {
-            "help": "question<TAB>answer pairs: finetune trains on them; --recipe fast and finetune --recipe open take "
-            "the wording and likely answers from them, too; evaluate --report_path notes which answers occur in them"
+            "help": "question<TAB>answer pairs. finetune trains on them, and pretrain --recipe fast mixes a few into "
+            "the text; fast and finetune --recipe open also take the wording and likely answers from them; "
+            "evaluate --report_path notes which answers occur in them"
         },
     ),
     "eval_corpus_path": (
