@@ -7,9 +7,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from cli import Parser, UserError, exit_on_user_error
-from files import check_writable, read_text, write_text
-from question import parse_questions
-from report import accuracy_line, count_places
+from files import TEXT, check_writable, read_text, write_text
+from question import accuracy_line, count_places, parse_questions
 
 sys.path.pop(0)  # %run would keep it
 
@@ -22,7 +21,7 @@ def main() -> None:
     if arguments.outputs_path is not None:
         if os.path.realpath(arguments.outputs_path) == os.path.realpath(arguments.path):
             raise UserError(f"{arguments.outputs_path}: would overwrite the questions; name another output")
-        check_writable(arguments.outputs_path)
+        check_writable(arguments.outputs_path, TEXT)
     questions = parse_questions(read_text(arguments.path), arguments.path)
     total, correct = count_places(questions, ["London"] * len(questions))
     if not total:

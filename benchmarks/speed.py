@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,7 +50,7 @@ from optim import Muon
 from question import COURSE_TEMPLATE, parse_pairs
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe
 from records import Record, append_record, commit_and_note, machine
-from steps import Setup, pretraining_data
+from steps import Setup, pretraining_config, pretraining_data
 from trainer import Trainer, TrainerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,7 @@ FOLDER = Path("experiments")
 COURSE = RECIPES["course"]
 STEPS_IN_A_TURN = 3
 CURVES = 3  # of ours, in each precision
+KILLED = "its process was killed, probably for lack of memory"
 
 
 def model_config(variant: str, documents: CharCorruptionDataset, recipe: Recipe = COURSE) -> GPTConfig:
@@ -79,14 +81,10 @@ def trainer_of(
     torch.manual_seed(0)
     documents.loss_on_span = recipe.loss_on_span
     model = GPT(model_config(variant, documents, recipe))
-    settings = TrainerConfig(
+    settings = replace(
+        pretraining_config(recipe),
         max_epochs=recipe.pretrain_epochs,
-        batch_size=recipe.pretrain_batch_size,
-        learning_rate=recipe.pretrain_lr,
-        muon_lr=recipe.muon_lr,
-        decay_all=recipe.decay_all,
         lr_decay=True,
-        warmup_tokens=recipe.pretrain_warmup_tokens,
         final_tokens=COURSE.pretrain_cosine_epochs * len(documents) * documents.block_size,
         precision=precision,
     )
@@ -161,6 +159,15 @@ def take_turns(kind: str, text: str, pipe: Connection) -> None:
     pipe.send(peak_megabytes())
 
 
+def reply(pipe: Connection, message: int | None, kind: str) -> Any:
+    """What the process of take_turns() at the other end answers. Raises UserError if it has ended."""
+    try:
+        pipe.send(message)
+        return pipe.recv()
+    except (EOFError, OSError):
+        raise UserError(f"{kind}: {KILLED}") from None
+
+
 def step(text: str, rounds: int) -> Iterator[Record]:
     """One row a kind of step; all take turns on the same batches, so that other load falls on all of them."""
     device = pick_device("auto")
@@ -178,8 +185,7 @@ def step(text: str, rounds: int) -> Iterator[Record]:
     measured: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     for seed in tqdm(range(rounds + 1), unit="round", leave=False):
         for kind, pipe in pipes.items():
-            pipe.send(seed)
-            turn = pipe.recv()
+            turn = reply(pipe, seed, kind)
             measured[kind] += turn if seed else []  # the first turn warms up
     print(f"{'a step of 128 documents':26}{'seconds':>9}{'floor':>9}{'times':>7}{'documents/s':>13}", end="")
     print(f"{'as fast as plain':>18}{'process MB':>12}" if device.type == "cpu" else "")
@@ -192,8 +198,7 @@ def step(text: str, rounds: int) -> Iterator[Record]:
         measured_here = {"seconds": round(medians[kind], 3), "floor_seconds": round(floor, 3)}
         measured_here |= {"times_floor": round(ratio, 2), "documents_per_second": round(speed)}
         if device.type == "cpu":
-            pipes[kind].send(None)
-            as_fast, megabytes = medians["plain loop, fp32"] / medians[kind], pipes[kind].recv()
+            as_fast, megabytes = medians["plain loop, fp32"] / medians[kind], reply(pipes[kind], None, kind)
             print(f"{as_fast:18.1f}{megabytes:12.0f}", end="")
             measured_here |= {"times_as_fast_as_plain": round(as_fast, 1), "process_mb": round(megabytes)}
         print()
@@ -322,7 +327,7 @@ def answers(documents: CharCorruptionDataset, questions_path: str) -> Iterator[R
     answer(trainer.model, documents, questions[:10])  # warms up
     took = seconds(lambda: answer(trainer.model, documents, questions), device)
     print(f"answering {len(questions)} questions: {took:.2f} s")
-    indices = torch.arange(COURSE.pretrain_batch_size, device=device)
+    indices = torch.arange(min(COURSE.pretrain_batch_size, len(documents)), device=device)
     batch = min(seconds(lambda: documents.batch(indices), device) for _ in range(50))
     print(f"making a batch of {len(indices)}: {1000 * batch:.2f} ms")
     measured = {"questions": len(questions), "seconds": round(took, 2), "batch_of_128_ms": round(1000 * batch, 2)}
@@ -446,7 +451,7 @@ def in_a_process(function: Callable, *arguments: object) -> Any:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool:
             print()
-            raise UserError(f"{function.__name__}: its process was killed, probably for lack of memory") from None
+            raise UserError(f"{function.__name__}: {KILLED}") from None
 
 
 def main() -> None:

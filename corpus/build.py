@@ -17,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from cli import Parser, UserError, exit_on_user_error, positive, seed
-from files import check_writable, read_text, write_text
+from files import TEXT, check_writable, read_text, write_text
+from question import find_words
 
 COLUMNS = ("name", "birthplace", "country", "born", "died", "nationality", "occupation", "known_for")
 YEAR_COLUMNS = ("born", "died")  # may be empty
@@ -477,13 +478,12 @@ def corpus_files(corpus: Corpus, relation: str) -> dict[str, str]:
 def answer_coverage(corpus: Corpus, relation: str, reach: int = LINE_LENGTHS.stop) -> float:
     """The percentage of answers that are whole words within the first `reach` characters of a line about the person."""
 
-    def is_covered(person: Person, answer: str) -> bool:
-        whole_words = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)")
-        matches = map(whole_words.search, corpus.lines[person])
-        return any(match and match.end() <= reach for match in matches)
-
     answers = find_answers(relation, corpus.people)
-    return 100 * sum(is_covered(person, answer) for person, answer in answers.items()) / len(answers)
+    covered = sum(
+        any(start + len(answer) <= reach for line in corpus.lines[person] for start in find_words(answer, line))
+        for person, answer in answers.items()
+    )
+    return 100 * covered / len(answers)
 
 
 def summary(corpus: Corpus, relation: str) -> str:
@@ -513,7 +513,7 @@ def write_files(files: dict[str, str], out: str) -> None:
     except OSError as error:
         raise UserError(f"--out {out}: cannot create the folder ({error.strerror})") from None
     for path in paths:
-        check_writable(str(path))
+        check_writable(str(path), TEXT)
     for path, text in paths.items():
         write_text(str(path), text)
 
@@ -528,7 +528,7 @@ def main(argv: list[str] | None = None) -> None:
     option = parser.add_argument
     here = Path(__file__).resolve().parent
     option("--people_path", default=str(here / "people.tsv"), help="the table; its columns: " + ", ".join(COLUMNS))
-    option("--out", help="output folder, created if missing (without other options, the project's own)")
+    option("--out", required=True, help="output folder, created if missing; . in the project's folder rebuilds its own")
     option("--relation", choices=RELATIONS, default="birthplace", help="what the questions ask")
     option("--seed", type=seed, default=0, help="random seed of the splits, the wording and the order of the lines")
     option(
@@ -544,16 +544,12 @@ def main(argv: list[str] | None = None) -> None:
         help="use only the first N people of the table (default: all)",
     )
     arguments = parser.parse_args(argv)
-    changed = [f"--{name}" for name, value in vars(arguments).items() if value != parser.get_default(name)]
-    if arguments.out is None and changed:
-        parser.error(f"{changed[0]} would replace the project's own text and questions; name a folder with --out")
-
     people = read_people(arguments.people_path)
     wanted = arguments.people or len(people)
     if wanted > len(people):
         raise UserError(f"--people {wanted}: {arguments.people_path} has only {len(people)}")
     corpus = build_corpus(people[:wanted], arguments.seed, arguments.lines_per_person)
-    write_files(corpus_files(corpus, arguments.relation), arguments.out or str(here.parent))
+    write_files(corpus_files(corpus, arguments.relation), arguments.out)
     print(summary(corpus, arguments.relation))
 
 

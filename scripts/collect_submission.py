@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, UserError, exit_on_user_error
-from files import atomic_write, check_writable, locked, read_text
-from question import parse_questions, read_predictions
+from files import ARCHIVE, atomic_write, check_writable, locked, read_text
+from question import count_right, parse_questions, read_predictions
 from recipe import BLOCK_SIZE, VARIANTS
 
 LONDON = "london_baseline_accuracy.txt"
@@ -111,8 +111,6 @@ def remark(name: str, edition: Edition) -> str:
 
 def score(name: str, edition: Edition) -> str:
     """How many predictions there are, how many are right, and whether that is enough. Raises UserError."""
-    from report import count_right  # imports numpy
-
     variant, training, split, _ = name.split(".")
     if not Path(QUESTIONS[split]).is_file():
         return f"no {QUESTIONS[split]} to count against"
@@ -194,11 +192,11 @@ def main() -> None:
     variants = [variant for variant in edition.variants if variant in started] or [edition.variants[0]]
     output_path = edition.archive if arguments.output_path is None else arguments.output_path
 
-    check_writable(output_path)
     names = required_files(edition, variants)
     sources = sorted(str(path) for path in Path("src").rglob("*.py"))
     if os.path.realpath(output_path) in map(os.path.realpath, names + sources):
         raise UserError(f"{output_path}: would overwrite a file of the submission; name another output")
+    check_writable(output_path, ARCHIVE)
     print(f"--year {year}: vanilla, {', '.join(variants)}; the thresholds are compared on {QUESTIONS['dev']}")
     for variant in sorted(set(started) - set(variants)):
         print(f"left out: {variant}, which --year {year} does not ask for")

@@ -9,8 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, exit_on_user_error
 from files import read_text
-from question import QuestionTemplate, find_template, parse_pairs, read_predictions
-from report import count_right, is_right
+from question import QuestionTemplate, count_right, find_template, is_right, parse_pairs, read_predictions
 
 Pairs = list[tuple[str, str]]
 PEOPLE = 10  # who are shown

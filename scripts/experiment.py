@@ -139,7 +139,8 @@ class Watch(io.TextIOBase):
     """Passes on what a run prints, and notes the accuracies: (epoch, percent, seconds since the start)."""
 
     def __init__(self) -> None:
-        self.out, self.started = sys.stdout, time.perf_counter()
+        self.out = sys.stdout or io.StringIO()  # closed, as by >&-
+        self.started = time.perf_counter()
         self.accuracies: list[tuple[int, float, float]] = []
 
     def write(self, text: str) -> int:
@@ -269,7 +270,7 @@ class Measurement:
             raise UserError(f"--every {self.every} is more than the {epochs} epochs of pretraining")
         variant = row.variant or arguments.variant or "vanilla"
         words = [arguments.experiment, arguments.recipe, variant, str(arguments.seed)]
-        words += [Path(arguments.folder).resolve().name] if arguments.folder else []
+        words += ["-".join(Path(arguments.folder).resolve().parts[1:])] if arguments.folder else []
         words += [f"people={arguments.people}"] if arguments.people else []
         words += ["held_out"] if arguments.held_out else []
         words += [row.settings, *arguments.settings]
@@ -313,6 +314,7 @@ class Measurement:
         """Pretrains, or resumes; does nothing if that was complete when the row was stopped."""
         resume = self.arguments.resume and os.path.exists(self.pretrained.state)
         if self.arguments.resume and not resume and os.path.exists(self.pretrained.path):
+            self.check_pretrained()
             return
         pairs = self.pairs_path if self.recipe.pretrains_on_pairs else None
         self.execute(
@@ -323,6 +325,17 @@ class Measurement:
             keep_every=self.every,
             resume=resume,
         )
+
+    def check_pretrained(self) -> None:
+        """Raises UserError if the pretrained parameters are of another text, or other epochs of them were kept."""
+        from checkpoint import read_record, text_hash
+
+        written = read_record(self.pretrained.path)
+        if written.get("text") != text_hash(read_text(self.text_path)):
+            raise UserError(f"{self.pretrained.path}: was pretrained on another text; leave out --resume")
+        if (every := written["keep_every"]) != self.every:
+            advice = f"give --every {every}" if every else "leave out --every"
+            raise UserError(f"{self.pretrained.path}: was pretrained with another --every; {advice}")
 
     def answer(self, params_path: str, questions_path: str) -> tuple[int, int]:
         """How many questions there are, and how many answers are right. The answers are kept beside the parameters."""

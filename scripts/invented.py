@@ -6,6 +6,7 @@ Writes the answers to --outputs_path, by default invented.tsv, in the format of 
 """
 
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, UserError, exit_on_user_error
-from files import check_writable, read_text, write_text
+from files import TEXT, check_writable, read_text, write_text
 from question import parse_pairs
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
@@ -59,7 +60,9 @@ NAMES = {
 
 
 def invent(count: int, text: str) -> list[tuple[str, str]]:
-    """(language, name) of `count` people, equally many per language, none of whom the text names."""
+    """(language, name) of `count` people, none of whom the text names, equally many per language; fewer of a language
+    if the text lacks letters of its names.
+    """
     chosen = []
     for language, (first_names, surnames) in NAMES.items():
         names = [f"{a} {b.replace('_', ' ')}" for a, b in itertools.product(first_names.split(), surnames.split())]
@@ -78,7 +81,11 @@ def main() -> None:
     parser.add_argument("--bottleneck_dim", default="32", help="of the perceiver")
     parser.add_argument("--outputs_path", default="invented.tsv", help="where the answers go")
     arguments = parser.parse_args()
-    check_writable(arguments.outputs_path)
+    outputs_path, params_path = arguments.outputs_path, arguments.params_path
+    read = (arguments.pretrain_corpus_path, arguments.finetune_corpus_path, params_path)
+    if os.path.realpath(outputs_path) in map(os.path.realpath, read):
+        raise UserError(f"{outputs_path}: would overwrite a file that is read; name another output")
+    check_writable(outputs_path, TEXT)
     people = invent(200, read_text(arguments.pretrain_corpus_path))
     if not people:
         raise UserError(f"{arguments.pretrain_corpus_path}: lacks letters of every name in scripts/invented.py")

@@ -434,7 +434,7 @@ TABLES = {
     ),
     "lengths": Table(
         "speed",
-        where=lambda r: r["experiment"] == "lengths",
+        where=lambda r: has(r, status="ok", experiment="lengths"),
         row=lambda r: r["measured"]["block_size"],
         columns={"block_size": value("measured", "block_size")}
         | length_columns("vanilla")

@@ -68,15 +68,14 @@ def measured(file: str, experiment: str) -> list[Record]:
 def lengths() -> plt.Figure:
     """The seconds of a step over block_size, one curve per variant, on logarithmic axes."""
     figure, axis = plt.subplots(figsize=(6, 3.5))
-    curves: dict[str, list[tuple[int, float]]] = {}
+    curves: dict[str, dict[int, float]] = {}  # seconds by block_size; the latest record counts
     for record in measured("speed", "lengths"):
-        curves.setdefault(record["variant"], []).append(
-            (record["measured"]["block_size"], record["measured"]["seconds"])
-        )
+        figures = record["measured"]
+        curves.setdefault(record["variant"], {})[figures["block_size"]] = figures["seconds"]
     for variant, points in curves.items():
-        axis.plot(*zip(*sorted(points), strict=True), marker="o", label=variant)
+        axis.plot(*zip(*sorted(points.items()), strict=True), marker="o", label=variant)
     axis.set(xscale="log", yscale="log", xlabel="block_size (characters)", ylabel="seconds a step of 4 blocks")
-    ticks = sorted({length for points in curves.values() for length, _ in points})
+    ticks = sorted({length for points in curves.values() for length in points})
     axis.set_xticks(ticks, map(str, ticks))
     axis.minorticks_off()
     axis.legend()
@@ -86,7 +85,8 @@ def lengths() -> plt.Figure:
 def knowledge() -> plt.Figure:
     """How often answers of each probability, and the surest answers, are right. Raises UserError without a report."""
     rows = [line.rstrip("\n").split("\t") for line in sys.stdin]
-    if not rows or "probability" not in rows[0] or not rows[1:]:
+    is_report = {"probability", "correct"} <= set(rows[0] if rows else ()) and len(set(map(len, rows))) == 1
+    if not is_report or not rows[1:]:
         raise UserError("standard input: no report; pipe in what run.py evaluate wrote to --report_path")
     of_column = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
     confidence = np.array(of_column["probability"], dtype=float)

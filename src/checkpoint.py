@@ -30,6 +30,7 @@ from torch import Tensor
 from attention import standard_rope_cache
 from cli import Stopped, UserError
 from dataset import CharCorruptionDataset
+from engine import is_out_of_memory
 from files import OutputFiles, atomic_write, read_bytes, write_text
 from inputs import Inputs
 from model import GPT, WIRINGS, GPTConfig
@@ -403,7 +404,9 @@ class StateKeeper:
             if reason is None:
                 trainer.load_state_dict(state["trainer"])
                 return state["run"]
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise UserError(f"{self.path}: not the state of a run of this version of the project; {advice}") from None
         raise UserError(
             f"{self.path}: the unfinished run differs: {reason}, or name another --writing_params_path to start anew"

@@ -86,6 +86,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch raises this when the memory of any device is used up."""
+    messages = ("out of memory", "allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(message in str(error) for message in messages)
+
+
 def pick_precision(name: str, device: torch.device) -> str:
     """fp32 or bf16: the precision of matmuls in training. auto is bf16 on CUDA GPUs and CPUs that multiply in bf16."""
     if name != "auto":

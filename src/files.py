@@ -98,10 +98,26 @@ class OutputFiles:
                 yield target.with_name(name)
 
 
-def is_record(path: str) -> bool:
-    """Whether this is the record of a params file."""
-    params = path.removesuffix(".json")
-    return params != path and os.path.isfile(params) and os.path.isfile(path)
+PARAMS, ARCHIVE, RECORD, TEXT = "parameters", "an archive", "the record of parameters", "a text"
+
+
+def kind_of(path: str) -> str | None:
+    """PARAMS, ARCHIVE, RECORD, or TEXT for anything else; None if there is no such file, or it is empty."""
+    beginning = read_bytes(path)[:1000] if os.path.isfile(path) else b""
+    if not beginning:
+        return None
+    if beginning.startswith(b"\x80"):  # a pickle, in which torch wrote parameters before 1.6
+        return PARAMS
+    if beginning.startswith(b"PK"):
+        return PARAMS if b"data.pkl" in beginning else ARCHIVE
+    return RECORD if re.match(rb'\{\s*"function":', beginning) else TEXT
+
+
+def check_replaceable(path: str, kind: str) -> None:
+    """Raises UserError if there is a file of another kind at `path`, which is likely to be there by mistake."""
+    found = kind_of(path)
+    if found not in (None, kind):
+        raise UserError(f"{path}: holds {found}, and would be overwritten; name another output")
 
 
 def resolve_link(path: str) -> Path:
@@ -114,8 +130,11 @@ def part_of(target: Path, process: int) -> Path:
     return target.with_name(f".{target.name}.{process}.part")
 
 
-def check_writable(path: str) -> None:
-    """Raises UserError unless a file can be written at `path`. Called at the start, not after hours of training."""
+def check_writable(path: str, kind: str | None) -> None:
+    """Raises UserError unless a file can be written at `path`, and a file there is of that kind; None stands for any.
+
+    Called at the start, not after hours of training.
+    """
     if not path:
         raise UserError("the name of an output is empty; name a file")
     target = resolve_link(path)
@@ -126,6 +145,8 @@ def check_writable(path: str) -> None:
         raise UserError(f"{path}: is a folder; name a file in it")
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path}: is not a regular file; name one")
+    if kind is not None:
+        check_replaceable(path, kind)
     with writing(f"{path}:"):
         check_name_fits(part_of(target, LARGEST_PROCESS_ID))
         with tempfile.TemporaryFile(dir=folder):

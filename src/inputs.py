@@ -1,18 +1,19 @@
 """Reads and checks the inputs of a run, and checks its outputs, before any work begins. Imports no torch."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cli import UserError
 from entities import subject_of
-from files import OutputFiles, check_folder, check_writable, is_record, read_bytes, read_text
+from files import PARAMS, RECORD, TEXT, OutputFiles, check_folder, check_replaceable, check_writable, read_text
 from question import (
     COURSE_TEMPLATE,
     QuestionTemplate,
     TemplateFit,
-    check_header,
+    find_header,
     find_template,
     fit_template,
     parse_pairs,
@@ -48,15 +49,19 @@ def read_inputs(run: Run) -> Inputs:
         fit = wording_of(pairs, text, given)
         if run.trains:
             check_fit(fit, run.finetune_corpus_path)
-        check_header(pairs, fit, text, run.finetune_corpus_path)
+        header = find_header(pairs, fit, text)
+        if header is not None:
+            raise UserError(f"{run.finetune_corpus_path}, line 1: {header}")
     if run.eval_corpus_path is not None:
         questions = parse_questions(read_text(run.eval_corpus_path), run.eval_corpus_path)
         if run.report_path is not None and questions[0][1] is None:
             raise UserError(f"{run.eval_corpus_path}: has no answers; --report_path needs them to compare with")
-        wording = wording_of(questions, text, given)
+        wording = wording_of(questions, text, given if run.trains or run.report_path is not None else None)
         if run.report_path is not None:  # which looks up the names in the text
             check_fit(wording, run.eval_corpus_path)
-        check_header(questions, wording, text, run.eval_corpus_path)
+        header = find_header(questions, wording, text)
+        if header is not None:  # or a question like no other, which may be asked
+            print(f"warning: {run.eval_corpus_path}, line 1: {header}", file=sys.stderr)
     return Inputs(text, pairs, questions, fit)
 
 
@@ -80,40 +85,30 @@ def wording_of(rows: Sequence[tuple[str, str | None]], text: str, given: Questio
 
 
 def check_outputs(run: Run) -> None:
-    """Raises UserError for an output that cannot be written, or that would replace a file of this run."""
+    """Raises UserError for an output that cannot be written, or that would replace a file of this run or of another
+    kind.
+    """
     paths = [run.pretrain_corpus_path, run.finetune_corpus_path, run.eval_corpus_path, run.reading_params_path]
     if run.reading_params_path is not None:
         paths.append(OutputFiles(run.reading_params_path).record)
     taken = {os.path.realpath(path) for path in paths if path is not None}
-    outputs = [path for path in (run.writing_params_path, run.outputs_path, run.report_path) if path is not None]
-    beside = []  # files written next to the parameters
+    outputs = [(path, TEXT) for path in (run.outputs_path, run.report_path) if path is not None]
     if run.writing_params_path is not None:
         files = OutputFiles(run.writing_params_path)
-        outputs.append(files.record)
-        beside = [files.state]
+        outputs += [(files.path, PARAMS), (files.record, RECORD), (files.state, None)]  # steps.check_state() says more
         if run.keep_every:
             clash = next(filter(files.is_kept, sorted(taken)), None)
             if clash is not None:
                 raise UserError(f"{clash}: --keep_every may overwrite it; name another output")
-            beside.append(OutputFiles(files.kept(run.epochs)).record)
-    for path in outputs:
+            for epoch in range(run.keep_every, run.epochs + 1, run.keep_every):
+                kept = OutputFiles(files.kept(epoch))
+                check_replaceable(kept.path, PARAMS)
+                check_replaceable(kept.record, RECORD)
+            outputs.append((kept.record, RECORD))  # the longest name
+    for path, kind in outputs:
         if os.path.realpath(path) in taken:
             raise UserError(f"{path}: would overwrite another file of this run; name another output")
         taken.add(os.path.realpath(path))
-        check_writable(path)
-        check_replaceable(path, run)
-    for path in beside:
-        check_writable(path)
+        check_writable(path, kind)
     if run.writing_params_path is not None or run.report_path is not None:
         check_folder(Path(run.tb_folder) / run.tb_expt_name, "name another with --tb_folder")
-
-
-def check_replaceable(path: str, run: Run) -> None:
-    """Raises UserError if the output would replace a text by parameters, or parameters or their record by a text."""
-    content = read_bytes(path) if os.path.exists(path) else b""
-    holds_params = b"\0" in content[:1000]  # no text has that character
-    if path == run.writing_params_path:
-        if content and not holds_params:
-            raise UserError(f"{path}: is no params file, and would be overwritten; name another output")
-    elif holds_params or (path in (run.outputs_path, run.report_path) and is_record(path)):
-        raise UserError(f"{path}: holds parameters or their record, and would be overwritten; name another output")

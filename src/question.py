@@ -1,4 +1,4 @@
-"""Finds the wording of questions, and reads the files that hold them. Imports no torch."""
+"""Finds the wording of questions, reads the files that hold them, and scores answers. Imports no torch."""
 
 import re
 import sys
@@ -201,8 +201,8 @@ def shared_beginning(texts: Sequence[str]) -> str:
     return middle[:length]
 
 
-def check_header(rows: Sequence[tuple[str, str | None]], fit: TemplateFit, text: str, name: str = "data") -> None:
-    """Raises UserError if the first row is the header of a table.
+def find_header(rows: Sequence[tuple[str, str | None]], fit: TemplateFit, text: str) -> str | None:
+    """What to do about the first row if it looks like the header of a table; None if it does not.
 
     A header has a wording of its own, and its place does not occur in the pretraining text; or it is too short for a
     question, and no line of the text begins with it. If the questions are bare names, a header is a row whose name and
@@ -212,15 +212,14 @@ def check_header(rows: Sequence[tuple[str, str | None]], fit: TemplateFit, text:
     before, after = fit.template.before, fit.template.after
     alike = fit.template.name_in(question) is not None or any(shares_wording(question, other) for other, _ in rows[1:])
     if len(rows) == 1 or (alike and before + after):
-        return
+        return None
     ends_otherwise = re.search(r"[^\w\s]$", after) is not None and question[-1:] != after[-1]  # not with "?"
     too_short = len(question) < max(len(before + after), 12 * ends_otherwise)
     no_place = place is not None and not stands_in(place, text)
     no_name = not any(text[start - 1 : start] in ("", "\n") for start in find_words(question, text))
     if (too_short and no_name) or (no_place and (no_name or before + after)):
-        raise UserError(
-            f"{name}, line 1: {question!r} looks like a header row; remove it, or word it as '{fit.template}'"
-        )
+        return f"{question!r} looks like a header row; remove it, or word it as '{fit.template}'"
+    return None
 
 
 def shares_wording(question: str, other: str) -> bool:
@@ -273,3 +272,60 @@ def read_predictions(path: str, pairs: Sequence[tuple[str, str | None]]) -> list
     if len(lines) != len(pairs):
         raise UserError(f"{path}: {len(lines)} predictions for {len(pairs)} questions; evaluate again")
     return [line.strip() for line in lines]
+
+
+def count_right(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
+    """How many predictions equal the place of their pair, ignoring whitespace around both."""
+    return sum(is_right(place, prediction) for (_, place), prediction in zip(pairs, predictions, strict=True))
+
+
+def is_right(place: str | None, prediction: str) -> bool:
+    return place is not None and place.strip() == prediction.strip()
+
+
+def count_near_misses(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
+    """How many wrong predictions differ from their place only in case, Unicode form or whitespace."""
+    return sum(
+        place is not None
+        and not is_right(place, prediction)
+        and without_blanks(folded(place)) == without_blanks(folded(prediction))
+        for (_, place), prediction in zip(pairs, predictions, strict=True)
+    )
+
+
+def near_misses_line(count: int) -> str:
+    """The line that reports near misses."""
+    wrong = "1 wrong answer differs" if count == 1 else f"{count} wrong answers differ"
+    return f"{wrong} from the right answer only in case, Unicode form or blanks"
+
+
+def without_blanks(text: str) -> str:
+    return "".join(text.split())
+
+
+def folded(text: str) -> str:
+    """The text without differences of case, Unicode form or amount of whitespace."""
+    if text.isascii():
+        text = text.lower()
+    else:
+        # again, since casefold() can undo the first
+        text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return " ".join(text.split())
+
+
+def count_places(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> tuple[float, float]:
+    """(total, correct) of predictions, one per pair. If the pairs have no places, prints so and returns (0, 0).
+
+    Raises ValueError if the counts differ.
+    """
+    if len(pairs) != len(predictions):
+        raise ValueError(f"{len(predictions)} predictions for {len(pairs)} questions")
+    if pairs[0][1] is None:
+        print("No gold birth places provided; returning (0,0)")
+        return 0.0, 0.0
+    return float(len(pairs)), float(count_right(pairs, predictions))
+
+
+def accuracy_line(total: float, correct: float) -> str:
+    """The line that reports an accuracy, as the course's code prints it."""
+    return f"Correct: {correct} out of {total}: {round(100 * correct / total, 2)}%"

@@ -202,7 +202,7 @@ class Run:
             raise UserError(
                 f"--keep_every {self.keep_every} is more than the {self.epochs} epochs of this {self.function}"
             )
-        if self.bottleneck_dim > BLOCK_SIZE:
+        if VARIANTS[self.variant].bottleneck and self.bottleneck_dim > BLOCK_SIZE:
             raise UserError(f"--bottleneck_dim {self.bottleneck_dim} is longer than the block of {BLOCK_SIZE}")
 
     @property

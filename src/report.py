@@ -1,4 +1,4 @@
-"""Scoring, what the text says about a name, and how well probabilities predict right answers. Imports no torch."""
+"""What the text says about a name, and how well probabilities predict right answers. Imports no torch."""
 
 import math
 import re
@@ -10,70 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
-from question import find_words, stands_in
+from question import count_near_misses, find_words, folded, is_right, near_misses_line, stands_in
 
 BINS = 10  # of equal width, over probabilities in [0, 1]
 LIKELIEST = 5  # answers that ask shows
-
-
-# scoring
-
-
-def count_right(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
-    """How many predictions equal the place of their pair, ignoring whitespace around both."""
-    return sum(is_right(place, prediction) for (_, place), prediction in zip(pairs, predictions, strict=True))
-
-
-def is_right(place: str | None, prediction: str) -> bool:
-    return place is not None and place.strip() == prediction.strip()
-
-
-def count_near_misses(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> int:
-    """How many wrong predictions differ from their place only in case, Unicode form or whitespace."""
-    return sum(
-        place is not None
-        and not is_right(place, prediction)
-        and without_blanks(folded(place)) == without_blanks(folded(prediction))
-        for (_, place), prediction in zip(pairs, predictions, strict=True)
-    )
-
-
-def near_misses_line(count: int) -> str:
-    """The line that reports near misses."""
-    wrong = "1 wrong answer differs" if count == 1 else f"{count} wrong answers differ"
-    return f"{wrong} from the right answer only in case, Unicode form or blanks"
-
-
-def without_blanks(text: str) -> str:
-    return "".join(text.split())
-
-
-def folded(text: str) -> str:
-    """The text without differences of case, Unicode form or amount of whitespace."""
-    if text.isascii():
-        text = text.lower()
-    else:
-        # again, since casefold() can undo the first
-        text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return " ".join(text.split())
-
-
-def count_places(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[str]) -> tuple[float, float]:
-    """(total, correct) of predictions, one per pair. If the pairs have no places, prints so and returns (0, 0).
-
-    Raises ValueError if the counts differ.
-    """
-    if len(pairs) != len(predictions):
-        raise ValueError(f"{len(predictions)} predictions for {len(pairs)} questions")
-    if pairs[0][1] is None:
-        print("No gold birth places provided; returning (0,0)")
-        return 0.0, 0.0
-    return float(len(pairs)), float(count_right(pairs, predictions))
-
-
-def accuracy_line(total: float, correct: float) -> str:
-    """The line that reports an accuracy, as the course's code prints it."""
-    return f"Correct: {correct} out of {total}: {round(100 * correct / total, 2)}%"
 
 
 # what the text says
@@ -348,8 +288,9 @@ def auroc(confidence: np.ndarray, correct: np.ndarray) -> float:
     right, wrong = confidence[correct], confidence[~correct]
     if not len(right) or not len(wrong):
         return math.nan
-    above = (right[:, None] > wrong).mean() + 0.5 * (right[:, None] == wrong).mean()
-    return float(above)
+    wrong = np.sort(wrong)
+    below, up_to = (np.searchsorted(wrong, right, side) for side in ("left", "right"))  # wrong ones for each right one
+    return float((below + up_to).mean() / (2 * len(wrong)))
 
 
 def summary(rows: Sequence[Asked]) -> str:

@@ -199,6 +199,8 @@ def parse(argv: list[str]) -> Run:
         keep_every=given.pop("keep_every") or 0,
         **given,
     )
+    if run.bottleneck_dim != parser.get_default("bottleneck_dim") and not VARIANTS[run.variant].bottleneck:
+        print(f"warning: --bottleneck_dim has no effect on {run.variant}", file=sys.stderr)
     if run.finetune_corpus_path is not None and not run.uses_pairs and function in ("pretrain", "evaluate"):
         without = f"--recipe {recipe.name}" if function == "pretrain" else "without --report_path"
         print(f"warning: --finetune_corpus_path has no effect in {function} {without}", file=sys.stderr)

@@ -21,13 +21,21 @@ from answering import answer, answer_probabilities, evaluating, likeliest_answer
 from checkpoint import TIME, StateKeeper, keep_params, load_params, record_of, save_params
 from cli import UserError, dropping_output, one_of_several
 from dataset import BatchDataset, CharCorruptionDataset, MixedDataset, NameDataset
-from engine import configure_torch, pick_device, pick_precision
+from engine import configure_torch, is_out_of_memory, pick_device, pick_precision
 from entities import subject_of, summarise
 from files import OutputFiles, locked, write_text, writing
 from inputs import Inputs
 from model import GPT, GPTConfig
 from optim import final_tokens_of
-from question import QuestionTemplate, fit_template
+from question import (
+    QuestionTemplate,
+    accuracy_line,
+    count_near_misses,
+    count_places,
+    count_right,
+    fit_template,
+    near_misses_line,
+)
 from readings import FactDataset, SalientSpanDataset
 from recipe import BLOCK_SIZE, Recipe, Run
 from report import (
@@ -37,16 +45,11 @@ from report import (
     Finding,
     Mention,
     TextIndex,
-    accuracy_line,
     as_row,
     as_screen,
     as_table,
     attention_picture,
-    count_near_misses,
-    count_places,
-    count_right,
     examine,
-    near_misses_line,
     reliability_diagram,
     summary,
 )
@@ -133,12 +136,6 @@ def process_group(device: str) -> Iterator[int]:
         dist.destroy_process_group()
 
 
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether torch raises this when the memory of any device is used up."""
-    messages = ("out of memory", "allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, MemoryError) or any(message in str(error) for message in messages)
-
-
 def build(run: Run, inputs: Inputs) -> Setup:
     """The datasets, the model with its parameters, and the template. Raises UserError."""
     set_seed(run.seed)
@@ -196,13 +193,18 @@ def pretrain(run: Run, inputs: Inputs) -> None:
     """Pretrains on the text by the recipe, and writes the parameters."""
     setup, recipe = build(run, inputs), run.recipe
     print_summary(run, inputs, setup.documents)
-    config = TrainerConfig(
+    train(run, inputs, setup, pretraining_data(setup, recipe), pretraining_config(recipe))
+
+
+def pretraining_config(recipe: Recipe) -> TrainerConfig:
+    """What the recipe says of the training loop of pretraining."""
+    return TrainerConfig(
         batch_size=recipe.pretrain_batch_size,
         learning_rate=recipe.pretrain_lr,
         muon_lr=recipe.muon_lr,
         warmup_tokens=recipe.pretrain_warmup_tokens,
+        decay_all=recipe.decay_all,
     )
-    train(run, inputs, setup, pretraining_data(setup, recipe), config)
 
 
 def pretraining_data(setup: Setup, recipe: Recipe) -> BatchDataset | MixedDataset:
@@ -256,7 +258,8 @@ def finetune(run: Run, inputs: Inputs) -> None:
     if run.rereads_text:
         print_summary(run, inputs, setup.documents)
         dataset = text_and_pairs(setup, recipe, recipe.finetune_qa_per_document)
-    config = TrainerConfig(batch_size=recipe.finetune_batch_size, learning_rate=recipe.finetune_lr)
+    rate, decay_all = recipe.finetune_lr, recipe.decay_all
+    config = TrainerConfig(batch_size=recipe.finetune_batch_size, learning_rate=rate, decay_all=decay_all)
     train(run, inputs, setup, dataset, config)
 
 
@@ -277,7 +280,6 @@ def make_trainer(run: Run, setup: Setup, dataset: Dataset, config: TrainerConfig
     config = replace(
         config,
         max_epochs=run.epochs,
-        decay_all=run.recipe.decay_all,
         lr_decay=True,
         final_tokens=end_of_decay(run, setup, rows, config.warmup_tokens),
         device=run.device,

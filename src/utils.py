@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from answering import evaluating
 from files import read_text
 from model import GPT
-from question import parse_questions
-from report import count_places
+from question import count_places, parse_questions
 
 
 def set_seed(seed: int) -> None:

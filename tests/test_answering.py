@@ -24,9 +24,9 @@ from dataset import CharCorruptionDataset, NameDataset
 from files import read_text
 from inputs import read_inputs
 from model import GPT
-from question import COURSE_TEMPLATE, QuestionTemplate, parse_pairs
+from question import COURSE_TEMPLATE, QuestionTemplate, near_misses_line, parse_pairs
 from recipe import RECIPES, Run
-from report import COLUMNS, TextIndex, attention_picture, near_misses_line
+from report import COLUMNS, TextIndex, attention_picture
 from trainer import Trainer, TrainerConfig
 from utils import sample
 

@@ -1,12 +1,17 @@
 """The plain loop of benchmarks/ as an independent reference for the model and the step."""
 
 import math
+from multiprocessing import Pipe, Process
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import pytest
 import speed
 import torch
 from conftest import WIKI
 from plain import PlainGPT, PlainTrainer
 
+from cli import UserError
 from engine import CPU_MICRO_BATCH_ROWS
 from model import GPT, GPTConfig
 from records import read_records
@@ -69,3 +74,44 @@ def test_figures_of_the_table_become_records(world, monkeypatch, capsys):
             expected = {"block_size": int(block_size), "rows": 2, "seconds": float(took), "mb": float(megabytes)}
             assert record["measured"] == expected
     assert len(shown) == 10 and next(records, None) is None
+
+
+def test_benchmark_of_a_killed_process_ends_in_one_line():
+    for ended_before_it_answers in (True, False):
+        ours, theirs = Pipe()
+        if ended_before_it_answers:
+            process = Process(target=theirs.recv)
+            process.start()
+            theirs.close()
+        else:
+            theirs.close()
+        with pytest.raises(UserError, match=r"^rope, fp32: its process was killed, probably for lack of memory$"):
+            speed.reply(ours, 0, "rope, fp32")
+
+
+def test_steps_are_compared_with_the_plain_loop_and_the_floor(monkeypatch, capsys):
+    monkeypatch.setattr(speed, "describe_machine", lambda device: None)
+    monkeypatch.setattr(speed, "pick_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(speed, "pick_precision", lambda name, device: "fp32")
+    monkeypatch.setattr(speed.multiprocessing, "get_context", lambda method: SimpleNamespace(Pipe=Pipe, Process=Mock()))
+    took = {"vanilla": 0.2, "perceiver": 0.1, "synthesizer": 0.4, "rope": 0.3, "plain loop": 1.0}
+
+    def reply(pipe, seed, kind):
+        if seed is None:
+            return 100
+        slow = 9 if seed == 0 else 1  # the first turn warms up, and does not count
+        return [(slow * took[kind.split(",")[0]], 0.05)] * 2
+
+    monkeypatch.setattr(speed, "reply", reply)
+    records = {(r["variant"], r["implementation"]): r["measured"] for r in speed.step(WIKI, rounds=3)}
+    assert len(records) == 5 and "rope, fp32" in capsys.readouterr().out
+    for (variant, implementation), measured in records.items():
+        seconds = took["plain loop" if implementation == "plain" else variant]
+        assert measured == {
+            "seconds": seconds,
+            "floor_seconds": 0.05,
+            "times_floor": round(seconds / 0.05, 2),
+            "documents_per_second": round(128 / seconds),
+            "times_as_fast_as_plain": round(1 / seconds, 1),
+            "process_mb": 100,
+        }

@@ -262,6 +262,38 @@ def test_london_baseline(world):
     result = command(str(ROOT / "london_baseline.py"), *words, cwd=world)
     problem = "birth_test_inputs.tsv: has no places to compare with; give questions with a tab and the place"
     assert (result.returncode, result.stderr) == (2, f"london_baseline.py: error: {problem}\n")
+    torch.save({}, world / "a.params")
+    result = command(str(ROOT / "london_baseline.py"), "--outputs_path", "a.params", cwd=world)
+    assert result.returncode == 2 and "a.params: holds parameters, and would be overwritten" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["src/run.py", "london_baseline.py", "scripts/compare.py", "corpus/build.py"])
+def test_help_needs_no_package(script, world):
+    result = command("-S", str(ROOT / script), "--help", cwd=world)
+    assert result.returncode == 0 and "usage" in result.stdout, result.stderr
+
+
+def test_first_question_like_no_other_is_asked_with_a_warning(world, capsys):
+    rows = "Where was Zed born?\tNowhere\nBirthplace of Björk?\tReykjavík\nBirthplace of Alan Turing?\tLondon\n"
+    Path("mixed.tsv").write_text(rows, encoding="utf-8")
+    run.main(["finetune", "vanilla", "wiki.txt", "--finetune_epochs", "1", *TRAIN.split()])
+    capsys.readouterr()
+    evaluate = "evaluate vanilla wiki.txt --reading_params_path a.params --eval_corpus_path mixed.tsv --outputs_path p"
+    run.main(evaluate.split())
+    assert "warning: mixed.tsv, line 1: 'Where was Zed born?' looks like a header row" in capsys.readouterr().err
+    run.main([*evaluate.split(), "--question", "What about {name}?"])  # only a report looks for names
+    assert "warning: --question has no effect in evaluate without --report_path" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"^mixed\.tsv, line 1: 'Where was Zed born\?' looks like a header row"):
+        run.main(
+            ["finetune", "vanilla", "wiki.txt", "--writing_params_path", "b", "--finetune_corpus_path", "mixed.tsv"]
+        )
+
+
+def test_bottleneck_of_a_model_without_one_gets_a_warning(capsys):
+    for variant in VARIANTS:
+        run.parse(["pretrain", variant, "wiki.txt", "--bottleneck_dim", "64", *PRETRAIN.split()])
+        warned = f"warning: --bottleneck_dim has no effect on {variant}\n"
+        assert capsys.readouterr().err == ("" if variant == "perceiver" else warned)
 
 
 @pytest.mark.parametrize(
@@ -351,17 +383,24 @@ def test_parameters_and_texts_do_not_replace_each_other(world):
     run.main(["pretrain", "vanilla", "wiki.txt", "--pretrain_epochs", "1", "--writing_params_path", "p"])
     run.main(["pretrain", "vanilla", "wiki.txt", "--pretrain_epochs", "1", *PRETRAIN.split()])
     Path("empty").touch()
-    before = {path: path.read_bytes() for path in map(Path, ("p", "p.json", "birth_dev.tsv"))}
+    for name in ("config.json", "b.7", "c.8.json"):
+        Path(name).write_text("{}")
+    before = {path: path.read_bytes() for path in map(Path, ("p", "p.json", "birth_dev.tsv", "config.json", "b.7"))}
     evaluate = "evaluate vanilla wiki.txt --reading_params_path a.params --eval_corpus_path birth_dev.tsv"
-    for words in (
-        f"{evaluate} --outputs_path p",
-        f"{evaluate} --outputs_path p.json",
-        f"{evaluate} --outputs_path empty --report_path p",
+    for words, message in (
+        (f"{evaluate} --outputs_path p", "p: holds parameters"),
+        (f"{evaluate} --outputs_path p.json", r"p\.json: holds the record of parameters"),
+        (f"{evaluate} --outputs_path empty --report_path p", "p: holds parameters"),
+        ("pretrain vanilla wiki.txt --writing_params_path birth_dev.tsv", r"birth_dev\.tsv: holds a text"),
+        ("pretrain vanilla wiki.txt --writing_params_path config", r"config\.json: holds a text"),
+        ("pretrain vanilla wiki.txt --writing_params_path b --pretrain_epochs 9 --keep_every 1", "b.7: holds a text"),
+        (
+            "pretrain vanilla wiki.txt --writing_params_path c --pretrain_epochs 9 --keep_every 1",
+            r"c\.8\.json: holds a",
+        ),
     ):
-        with pytest.raises(UserError, match=r"^p(\.json)?: holds parameters or their record, and would be overwritten"):
+        with pytest.raises(UserError, match=rf"^{message}"):
             run.main(words.split())
-    with pytest.raises(UserError, match=r"^birth_dev\.tsv: is no params file, and would be overwritten; name another"):
-        run.main(["pretrain", "vanilla", "wiki.txt", "--writing_params_path", "birth_dev.tsv"])
     assert {path: path.read_bytes() for path in before} == before
     for _ in range(2):  # what the same command wrote may be replaced
         run.main([*evaluate.split(), "--outputs_path", "empty"])

@@ -442,6 +442,11 @@ def test_more_lines_than_patterns_are_refused(run):
         run("--lines_per_person", str(int(most) + 1))
 
 
+def test_nothing_is_written_without_a_folder():
+    with pytest.raises(UserError, match="required: --out"):
+        build.main([])
+
+
 def test_out_must_not_be_a_file(run, out):
     out.write_text("in the way")
     with pytest.raises(UserError, match=r"--out .*out: cannot create the folder"):

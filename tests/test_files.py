@@ -1,16 +1,23 @@
 """Reading and writing files: nothing lost, nothing invented, mistakes in one line."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
+import zipfile
 from unittest.mock import Mock
 
 import pytest
+import torch
 from conftest import ROOT
 
 from cli import UserError, exit_on_user_error
 from files import (
+    ARCHIVE,
+    PARAMS,
+    RECORD,
+    TEXT,
     OutputFiles,
     atomic_write,
     check_folder,
@@ -41,7 +48,7 @@ def test_link_is_written_through_and_an_error_leaves_no_traces(tmp_path):
 
 
 def test_checks_create_no_files(tmp_path):
-    check_writable(str(tmp_path / "new"))
+    check_writable(str(tmp_path / "new"), TEXT)
     check_folder(tmp_path / "a" / "b" / "c", "")
     assert not list(tmp_path.iterdir())
     (tmp_path / "a").write_text("in the way")
@@ -50,16 +57,16 @@ def test_checks_create_no_files(tmp_path):
     with pytest.raises(UserError, match=r"x: cannot be written \(File name too long\); name another"):
         check_folder(tmp_path / ("x" * 300), "name another")
     with pytest.raises(UserError, match=r"^the name of an output is empty; name a file$"):
-        check_writable("")
+        check_writable("", TEXT)
 
 
 def test_unwritable_paths_are_named(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "no" / "file")
     with pytest.raises(UserError, match=r"link: the folder .*no does not exist"):
-        check_writable(str(tmp_path / "link"))
+        check_writable(str(tmp_path / "link"), TEXT)
     longest = os.pathconf(tmp_path, "PC_NAME_MAX")
     with pytest.raises(UserError, match=r"cannot be written \(File name too long\)"):
-        check_writable(str(tmp_path / ("a" * (longest - 4))))  # the temporary file has a longer name
+        check_writable(str(tmp_path / ("a" * (longest - 4))), TEXT)  # the temporary file has a longer name
 
 
 def test_lock_removes_half_written_files_of_its_own_output_only(tmp_path):
@@ -122,7 +129,7 @@ def test_missing_package_is_one_line_and_2(monkeypatch, capsys):
 
 def test_folder_of_an_output_that_cannot_be_entered_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"the folder .* does not exist, or may not be entered; name another"):
-        check_writable(f"{tmp_path}/{'x' * 300}/a.params")
+        check_writable(f"{tmp_path}/{'x' * 300}/a.params", PARAMS)
 
 
 def test_folder_that_cannot_be_listed_can_be_written(tmp_path, monkeypatch):
@@ -161,3 +168,25 @@ def test_kept_parameters_are_recognised(tmp_path):
     files = OutputFiles(str(tmp_path / "a"))
     assert files.is_kept(files.kept(20)) and files.is_kept(OutputFiles(files.kept(20)).record)
     assert not files.is_kept(files.path) and not files.is_kept(files.record) and not files.is_kept(files.state)
+
+
+def test_file_is_replaced_only_by_one_of_its_kind(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "new.params")
+    torch.save({"a": torch.ones(1)}, tmp_path / "old.params", _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("src/run.py", "")
+    (tmp_path / "p.json").write_text(json.dumps({"function": "pretrain"}, indent=2))
+    (tmp_path / "config.json").write_text('{"rate": 1}')
+    (tmp_path / "utf16.tsv").write_text("Where was Ada born?", encoding="utf-16")
+    (tmp_path / "empty").touch()
+    kinds = {"new.params": PARAMS, "old.params": PARAMS, "a.zip": ARCHIVE, "p.json": RECORD}
+    kinds |= {"config.json": TEXT, "utf16.tsv": TEXT}
+    for name, found in kinds.items():
+        for kind in (PARAMS, ARCHIVE, RECORD, TEXT):
+            if kind == found:
+                check_writable(str(tmp_path / name), kind)
+                continue
+            with pytest.raises(UserError, match=rf"{name}: holds {found}, and would be overwritten; name another"):
+                check_writable(str(tmp_path / name), kind)
+    for name in ("empty", "new"):
+        check_writable(str(tmp_path / name), PARAMS)

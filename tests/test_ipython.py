@@ -29,8 +29,8 @@ for line in Path("lines").read_text().splitlines():
     print("%run", line, flush=True)
     shell.run_line_magic("run", line)
     assert state() == before, line
-report = Path("src/report.py")  # the user edits a module
-report.write_text(report.read_text().replace('f"Correct:', 'f"Right:'))
+module = Path("src/question.py")  # the user edits a module
+module.write_text(module.read_text().replace('f"Correct:', 'f"Right:'))
 shell.run_line_magic("run", "london_baseline.py")
 print("alive")
 """

@@ -11,7 +11,7 @@ from question import (
     COURSE_TEMPLATE,
     QuestionTemplate,
     TemplateFit,
-    check_header,
+    find_header,
     find_template,
     find_words,
     fit_template,
@@ -147,23 +147,22 @@ def test_template_is_asked_and_read_back():
     "header",
     [("question", "answer"), ("Question", None), ("问题", "答案"), ("Вопрос", "Ответ"), ("name", "birthplace")],
 )
-def test_header_row_is_refused_with_its_line(script, header):
+def test_header_row_is_found(script, header):
     template = QuestionTemplate.parse(TEMPLATES[script][0])
     lines = [f"{name}. Born in Rome" for name in NAMES[script]]
     rows = [header, *((template.ask(name), header[1] and "Rome") for name in NAMES[script])]
     fit = find_template([question for question, _ in rows], titles_of(lines), lines)
-    with pytest.raises(UserError, match=rf"^dev\.tsv, line 1: '{header[0]}' looks like a header row; remove it"):
-        check_header(rows, fit, "\n".join(lines), "dev.tsv")
-    check_header(rows[1:], fit_template(template, [question for question, _ in rows[1:]]), "\n".join(lines), "dev.tsv")
+    assert find_header(rows, fit, "\n".join(lines)).startswith(f"'{header[0]}' looks like a header row; remove it")
+    fit = fit_template(template, [question for question, _ in rows[1:]])
+    assert find_header(rows[1:], fit, "\n".join(lines)) is None
 
 
-def test_header_of_bare_names_is_refused():
+def test_header_of_bare_names_is_found():
     text, rows = "Ada Ek. Born in Rome\nBo Li. Born in Oslo", [("Ada Ek", "Rome"), ("Bo Li", "Oslo")]
     fit = find_template(["Person", *dict(rows)], ["Ada Ek", "Bo Li"])
     assert str(fit.template) == "{name}"
-    with pytest.raises(UserError, match=r"line 1: 'Person' looks like a header row"):
-        check_header([("Person", "Place"), *rows], fit, text)
-    check_header([*rows, ("Person", "Place")], fit, text)
+    assert "'Person' looks like a header row" in find_header([("Person", "Place"), *rows], fit, text)
+    assert find_header([*rows, ("Person", "Place")], fit, text) is None
 
 
 @pytest.mark.parametrize(
@@ -177,14 +176,14 @@ def test_header_of_bare_names_is_refused():
 def test_first_row_with_a_known_place_or_a_shared_wording_is_not_a_header(first):
     text, names = "Ada Ek. Born in Rome\nBo Li. Born in Oslo", ["Ada Ek", "Bo Li", "Cy Tan"]
     rows = [first, *((COURSE_TEMPLATE.ask(name), "Rome") for name in names), ("Town of Bo?", "Oslo")]
-    check_header(rows, find_template([question for question, _ in rows], names), text)
-    check_header(rows[:1], fit_template(COURSE_TEMPLATE, [first[0]]), text)
+    assert find_header(rows, find_template([question for question, _ in rows], names), text) is None
+    assert find_header(rows[:1], fit_template(COURSE_TEMPLATE, [first[0]]), text) is None
 
 
-def test_header_that_begins_like_the_questions_is_refused():
+def test_header_that_begins_like_the_questions_is_found():
     rows = [("Where", "Place"), ("Where was Ada born?", "Rome"), ("Where was Bo born?", "Rome")]
-    with pytest.raises(UserError, match="'Where' looks like a header row"):
-        check_header(rows, find_template([question for question, _ in rows], ()), "Ada. Born in Rome")
+    fit = find_template([question for question, _ in rows], ())
+    assert "'Where' looks like a header row" in find_header(rows, fit, "Ada. Born in Rome")
 
 
 # names in texts, and files

@@ -8,25 +8,20 @@ import unicodedata
 import numpy as np
 import pytest
 
+from question import accuracy_line, count_near_misses, count_places, count_right, near_misses_line, stands_in
 from report import (
     COLUMNS,
     Asked,
     Finding,
     TextIndex,
-    accuracy_line,
     as_row,
     as_screen,
     as_table,
     attention_picture,
     auroc,
     calibration_error,
-    count_near_misses,
-    count_places,
-    count_right,
     examine,
-    near_misses_line,
     reliability_diagram,
-    stands_in,
     summary,
 )
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -365,6 +366,15 @@ def test_file_that_is_no_state_is_named(world):
             Path("a.params.state").write_bytes(content)
         with pytest.raises(UserError, match=r"^a.params.state: not .*; move it away to start anew$"):
             run.main([*PRETRAIN.split(), "1", "--resume"])
+
+
+def test_memory_that_runs_out_while_a_state_is_read_does_not_condemn_it(world, monkeypatch):
+    trainer = small_trainer()
+    keeper = StateKeeper("a.state", 1, record(), "")
+    keeper.write(trainer)
+    monkeypatch.setattr(trainer, "load_state_dict", Mock(side_effect=RuntimeError("CUDA out of memory. Tried to")))
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        keeper.read(trainer)
 
 
 def test_full_disk_does_not_end_a_run(world, tmp_path, monkeypatch, capsys):

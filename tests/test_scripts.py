@@ -18,6 +18,7 @@ from conftest import PAIRS, PEOPLE, ROOT, WIKI, small_model
 import experiment
 import invented
 import pictures
+import run
 from checkpoint import read_record
 from cli import UserError
 from dataset import CharCorruptionDataset
@@ -219,6 +220,32 @@ def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
         main("--resume")
 
 
+def test_experiment_continues_only_with_its_own_text_and_epochs(world, monkeypatch):
+    def main(*more: str) -> None:
+        words = ["experiment.py", "run", "pretrain_epochs=2", "finetune_epochs=1", "--held_out", "--folder", "course"]
+        monkeypatch.setattr("sys.argv", [*words, *more])
+        experiment.main()
+
+    monkeypatch.setattr(experiment.Measurement, "finetune_and_answer", Mock(side_effect=KeyboardInterrupt))
+    for user in ("ann", "bob"):
+        folder = Path(user, "course")
+        folder.mkdir(parents=True)
+        for name in ("wiki.txt", "birth_places_train.tsv"):
+            (folder / name).write_bytes(Path(name).read_bytes())
+    monkeypatch.chdir("ann")
+    with pytest.raises(KeyboardInterrupt):
+        main("--every", "1")
+    (begun,) = Path("experiments").glob("run,*")
+    with pytest.raises(UserError, match=r"was pretrained with another --every; give --every 1$"):
+        main("--every", "2", "--resume")
+    with pytest.raises(UserError, match=r"^--resume: this experiment has not been started here"):
+        main("--resume", "--folder", "../bob/course")  # of the same name
+    Path("course/wiki.txt").write_text(WIKI + "Ada Ek. Born in Oslo.\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"pretrain\.params: was pretrained on another text; leave out --resume$"):
+        main("--every", "1", "--resume")
+    assert begun.name.endswith("ann-course,held_out,pretrain_epochs=2,finetune_epochs=1")
+
+
 def test_row_without_every_has_the_accuracies_that_training_prints(world, monkeypatch):
     words = "experiment.py run pretrain_epochs=2 finetune_epochs=1 --folder . --held_out"
     monkeypatch.setattr("sys.argv", words.split())
@@ -328,6 +355,41 @@ def test_invented_people_are_not_in_the_text_and_can_be_spelled_with_it():
     assert known not in names and not any("z" in name for name in names)
 
 
+def test_answers_of_invented_people_replace_nothing_that_is_read(world, monkeypatch):
+    torch.save({}, "p")
+    for output in ("wiki.txt", "pairs.tsv", "p"):
+        words = ["invented.py", "vanilla", "wiki.txt", "p", "pairs.tsv", "--outputs_path", f"./{output}"]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(
+            UserError, match=rf"^\./{output}: would overwrite a file that is read; name another output$"
+        ):
+            invented.main()
+
+
+def test_answers_of_invented_people_are_counted(world, monkeypatch, capsys):
+    monkeypatch.setattr(invented, "invent", lambda count, text: [("English", "Ada Turing"), ("Czech", "Alan Dvořák")])
+    run.main(
+        [
+            "finetune",
+            "vanilla",
+            "wiki.txt",
+            "--finetune_epochs",
+            "1",
+            "--writing_params_path",
+            "p",
+            "--finetune_corpus_path",
+            "pairs.tsv",
+        ]
+    )
+    monkeypatch.setattr("sys.argv", ["invented.py", "vanilla", "wiki.txt", "p", "pairs.tsv"])
+    invented.main()
+    rows = [line.split("\t") for line in Path("invented.tsv").read_text(encoding="utf-8").splitlines()]
+    answers = [row[rows[0].index("answer")] for row in rows[1:]]
+    known = sum(answer in dict(PEOPLE).values() for answer in answers)
+    counted = f"2 invented people, {len(set(answers))} different answers; {known} got a place from the pairs\n"
+    assert [row[0] for row in rows[1:]] == ["Ada Turing", "Alan Dvořák"] and counted in capsys.readouterr().out
+
+
 def test_picture_of_knowledge_shows_the_report(monkeypatch):
     """Of 40 answers the 20 surer ones are right three times in four, the others one time in four."""
     rows = [
@@ -343,7 +405,16 @@ def test_picture_of_knowledge_shows_the_report(monkeypatch):
     assert len(share) == 40 and right[19] == 75 and right[39] == 50 and np.isclose(share[19], 50)
 
 
-@pytest.mark.parametrize("given", ["", "probability\tcorrect\n", "something else\n1\n"])
+NO_REPORTS = [
+    "",
+    "probability\tcorrect\n",
+    "something else\n1\n",
+    "name\tprobability\nAda\t0.5\n",  # what ask prints
+    "probability\tcorrect\n0.5\n",
+]
+
+
+@pytest.mark.parametrize("given", NO_REPORTS)
 def test_input_that_is_no_report_is_refused(monkeypatch, given):
     monkeypatch.setattr("sys.stdin", io.StringIO(given))
     with pytest.raises(UserError, match=r"^standard input: no report; "):

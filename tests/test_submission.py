@@ -131,6 +131,14 @@ def test_submission_below_a_threshold_is_packed_with_a_warning(submission):
     assert result.returncode == 0 and result.stderr.endswith(f"{below}perceiver.pretrain.dev.predictions\n")
 
 
+def test_submission_replaces_no_file_but_an_archive(submission):
+    (submission / "notes.txt").write_text("in the way")
+    result = collect(submission, "--output_path", "notes.txt")
+    assert result.returncode == 2 and "notes.txt: holds a text, and would be overwritten" in result.stderr
+    for _ in range(2):
+        assert collect(submission, "--output_path", "a.zip").returncode == 0
+
+
 def test_submission_names_what_is_missing_and_packs_nothing(submission):
     (submission / "vanilla.finetune.params").unlink()
     (submission / "birth_dev.tsv").unlink()

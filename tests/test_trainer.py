@@ -1,6 +1,7 @@
 """The training loop: order, schedule, clipping, progress, on our datasets and on any other."""
 
 from contextlib import nullcontext
+from itertools import accumulate, chain
 
 import pytest
 import torch
@@ -85,8 +86,15 @@ def test_bar_and_curves_show_the_run(documents, capsys):
     assert writer.points["MFU (%)"][-1][1] == pytest.approx(100 * flops / trainer.throughput.ceiling)
 
 
-def test_ceiling_is_the_speed_of_a_matmul():
-    assert 1e9 < matmul_ceiling(torch.device("cpu"), torch.float32) < 1e15
+def test_ceiling_is_the_speed_of_a_matmul(monkeypatch):
+    clock = accumulate(chain.from_iterable((0, seconds) for seconds in (3, 0.5, 2, 1)))  # the fastest counts
+    monkeypatch.setattr("engine.time.perf_counter", lambda: next(clock))
+    multiplied = []
+    product = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: multiplied.append((a, b)) or product(a, b))
+    ceiling = matmul_ceiling(torch.device("cpu"), torch.float32)
+    (n, k), m = multiplied[0][0].shape, multiplied[0][1].size(1)
+    assert ceiling == 2 * n * k * m / 0.5 and n * k * m == 2048**3
 
 
 def test_gradients_are_clipped(documents):
