@@ -195,16 +195,16 @@ def step(text: str, rounds: int) -> Iterator[Record]:
         ratio = statistics.median(one / floor for one, floor in measured[kind])
         speed = COURSE.pretrain_batch_size / medians[kind]
         print(f"{kind:26}{medians[kind]:9.3f}{floor:9.3f}{ratio:7.2f}{speed:13.0f}", end="")
-        measured_here = {"seconds": round(medians[kind], 3), "floor_seconds": round(floor, 3)}
-        measured_here |= {"times_floor": round(ratio, 2), "documents_per_second": round(speed)}
+        figures = {"seconds": round(medians[kind], 3), "floor_seconds": round(floor, 3)}
+        figures |= {"times_floor": round(ratio, 2), "documents_per_second": round(speed)}
         if device.type == "cpu":
             as_fast, megabytes = medians["plain loop, fp32"] / medians[kind], reply(pipes[kind], None, kind)
             print(f"{as_fast:18.1f}{megabytes:12.0f}", end="")
-            measured_here |= {"times_as_fast_as_plain": round(as_fast, 1), "process_mb": round(megabytes)}
+            figures |= {"times_as_fast_as_plain": round(as_fast, 1), "process_mb": round(megabytes)}
         print()
         name, precision = kind.split(", ")
         plain = name == "plain loop"
-        yield record_of(measured_here, "vanilla" if plain else name, precision, "plain" if plain else "ours")
+        yield record_of(figures, "vanilla" if plain else name, precision, "plain" if plain else "ours")
     print("\nfloor: 6 FLOP per matmul weight and position without padding, at the ceiling measured at that moment")
 
 
@@ -234,9 +234,9 @@ def recipes(text: str, pairs_path: str, rounds: int) -> Iterator[Record]:
         ratio = statistics.median(one / course for one, course in zip(each[name], each["course"], strict=True))
         documents, per_character = trainer.config.batch_size, statistics.median(each[name])
         print(f"{name:10}{documents:10}{characters:12.0f}{took:9.3f}{per_character:16.1f}{ratio:11.2f}")
-        here = {"recipe": name, "documents": documents, "characters": round(characters), "seconds": round(took, 3)}
-        here |= {"microseconds_per_character": round(per_character, 1), "times_course": round(ratio, 2)}
-        yield record_of(here, "vanilla", pick_precision("auto", device))
+        figures = {"recipe": name, "documents": documents, "characters": round(characters), "seconds": round(took, 3)}
+        figures |= {"microseconds_per_character": round(per_character, 1), "times_course": round(ratio, 2)}
+        yield record_of(figures, "vanilla", pick_precision("auto", device))
 
 
 def muon(documents: CharCorruptionDataset, rounds: int) -> Iterator[Record]:
@@ -409,8 +409,8 @@ def lengths(rows: int) -> Iterator[Record]:
         for variant in variants:
             took, megabytes = in_a_process(step_of_blocks, variant, block_size, rows)
             print(f"{took:15.3f}{megabytes:8.0f}", end="", flush=True)
-            here = {"block_size": block_size, "rows": rows, "seconds": round(took, 3), "mb": round(megabytes)}
-            yield record_of(here, variant, pick_precision("auto", device))
+            figures = {"block_size": block_size, "rows": rows, "seconds": round(took, 3), "mb": round(megabytes)}
+            yield record_of(figures, variant, pick_precision("auto", device))
         print()
 
 
@@ -435,13 +435,13 @@ def documents_sweep(text: str) -> Iterator[Record]:
         size, took, memory, batch = in_a_process(start_of_documents, text, count)
         print(f"{count:10}{size:9.1f}{took:9.2f}{1000 * took / size:9.1f}{memory:11.0f}{memory / size:9.1f}", end="")
         print(f"{1000 * batch:10.2f}", flush=True)
-        here = {"documents": count, "text_mb": round(size, 1), "start_seconds": round(took, 2)}
-        here |= {
+        figures = {"documents": count, "text_mb": round(size, 1), "start_seconds": round(took, 2)}
+        figures |= {
             "ms_per_mb": round(1000 * took / size, 1),
             "memory_mb": round(memory),
             "batch_ms": round(1000 * batch, 2),
         }
-        yield record_of(here, None, None)
+        yield record_of(figures, None, None)
 
 
 def in_a_process(function: Callable, *arguments: object) -> Any:

@@ -258,8 +258,9 @@ def finetune(run: Run, inputs: Inputs) -> None:
     if run.rereads_text:
         print_summary(run, inputs, setup.documents)
         dataset = text_and_pairs(setup, recipe, recipe.finetune_qa_per_document)
-    rate, decay_all = recipe.finetune_lr, recipe.decay_all
-    config = TrainerConfig(batch_size=recipe.finetune_batch_size, learning_rate=rate, decay_all=decay_all)
+    config = TrainerConfig(
+        batch_size=recipe.finetune_batch_size, learning_rate=recipe.finetune_lr, decay_all=recipe.decay_all
+    )
     train(run, inputs, setup, dataset, config)
 
 
