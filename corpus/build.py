@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from cli import Parser, UserError, exit_on_user_error, positive, seed
-from files import TEXT, check_writable, read_text, write_text
+from files import check_writable, read_text, write_text
 from question import find_words
 
 COLUMNS = ("name", "birthplace", "country", "born", "died", "nationality", "occupation", "known_for")
@@ -513,7 +513,7 @@ def write_files(files: dict[str, str], out: str) -> None:
     except OSError as error:
         raise UserError(f"--out {out}: cannot create the folder ({error.strerror})") from None
     for path in paths:
-        check_writable(str(path), TEXT)
+        check_writable(str(path), None)
     for path, text in paths.items():
         write_text(str(path), text)
 

@@ -209,7 +209,8 @@ def main() -> None:
     if missing:
         advice = advice_on_missing(missing, variants)
         files = "1 file is" if len(missing) == 1 else f"{len(missing)} files are"
-        raise UserError(f"nothing packed: {files} missing: {', '.join(missing)}{advice}")
+        also = f"; wrong: {', '.join(wrong)}" if wrong else ""
+        raise UserError(f"nothing packed: {files} missing: {', '.join(missing)}{also}{advice}")
     if wrong:
         first, *others = wrong
         also = f"; also wrong: {', '.join(others)}" if others else ""

@@ -502,8 +502,8 @@ def main() -> None:
     parser.add_argument("experiment", choices=sorted((*EXPERIMENTS, "ablation")))
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/recipe.py")
     parser.add_argument("--variant", choices=VARIANTS, help="default: vanilla")
-    parser.add_argument("--recipe", choices=RECIPES, default="fast")
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--recipe", choices=RECIPES, default="fast", help="the settings to begin with")
+    parser.add_argument("--seed", type=seed, default=0, help="random seed")
     parser.add_argument(
         "--folder", help="holds wiki.txt, birth_places_train.tsv and birth_dev.tsv (default: those of the project)"
     )

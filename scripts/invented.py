@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, UserError, exit_on_user_error
-from files import TEXT, check_writable, read_text, write_text
+from files import ANSWERS, check_writable, read_text, write_text
 from question import parse_pairs
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
@@ -85,7 +85,7 @@ def main() -> None:
     read = (arguments.pretrain_corpus_path, arguments.finetune_corpus_path, params_path)
     if os.path.realpath(outputs_path) in map(os.path.realpath, read):
         raise UserError(f"{outputs_path}: would overwrite a file that is read; name another output")
-    check_writable(outputs_path, TEXT)
+    check_writable(outputs_path, ANSWERS)
     people = invent(200, read_text(arguments.pretrain_corpus_path))
     if not people:
         raise UserError(f"{arguments.pretrain_corpus_path}: lacks letters of every name in scripts/invented.py")

@@ -1,4 +1,4 @@
-"""Draws a picture of docs/ from what is computed or measured: python scripts/pictures.py WHAT
+"""Draws a picture from what is computed or measured: python scripts/pictures.py WHAT [--out FOLDER]
 
 ablation    docs/ablation.png: the recipe open without each ingredient, from results/ablations.jsonl
 attention   docs/attention.png: where one head and two heads look when a key varies in length (claims 5 and 6)
@@ -28,7 +28,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator
 
 from cli import Parser, UserError, exit_on_user_error
-from files import atomic_write
+from files import atomic_write, check_writable
 from leaderboard import TABLES, changes, mean_percent
 from records import Record, read_records
 from report import bin_of
@@ -152,12 +152,15 @@ def main() -> None:
     pictures = [ablation, attention, lengths, knowledge, exposures, play_char]
     drawn = {picture.__name__: picture for picture in pictures}
     parser.add_argument("what", choices=list(drawn))
-    what = parser.parse_args().what
-    figure = drawn[what]()
+    parser.add_argument("--out", default=str(DOCS), help="the folder for the picture")
+    arguments = parser.parse_args()
+    path = f"{arguments.out}/{arguments.what}.png"
+    check_writable(path, None)
+    figure = drawn[arguments.what]()
     figure.tight_layout()
-    with atomic_write(str(DOCS / f"{what}.png")) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, dpi=DPI, metadata={"Software": None})
-    print(f"Written: docs/{what}.png")
+    print(f"Written: {path}")
 
 
 if __name__ == "__main__":

@@ -214,7 +214,8 @@ class NameDataset(BatchDataset):
             try:
                 ids += [*self.vocabulary.encode(question), mark, *self.vocabulary.encode(place), mark]
             except ValueError as error:
-                raise UserError(f"{name}, line {row}: {error}") from None
+                advice = "word it otherwise, or add the character to the text and pretrain anew"
+                raise UserError(f"{name}, line {row}: {error}; {advice}") from None
             asked.append(len(question))
             lengths.append(len(question) + len(place) + 2)
             if lengths[-1] > self.block_size:

@@ -455,7 +455,8 @@ class TextSummary:
         )
 
     def warnings(self, text: str, pairs: str) -> list[str]:
-        """A line if less than half of the questions fit the wording, and one if less than half of the people are found.
+        """A line if more than a tenth of the questions do not fit the wording, and one if less than half of the people
+        are found.
 
         `text` and `pairs` are the names of the files. Raises UserError if no one is found.
         """
@@ -465,7 +466,7 @@ class TextSummary:
                 f"{text}: no line is about any of the people in {pairs}; begin each line with the name as the question "
                 f"has it, or check the wording '{self.fit.template}' (--question)"
             )
-        if 2 * self.fit.fits < self.fit.rows:
+        if self.fit.fits < 0.9 * self.fit.rows:
             lines.append(
                 f"warning: {pairs}: only {self.fit.fits:,} of {count(self.fit.rows, 'question')} fit "
                 f"'{self.fit.template}', line {self.fit.first_misfit[0]} does not; "

@@ -50,6 +50,8 @@ def read_text(path: str) -> str:
     text = decode(read_bytes(path), path)
     if not text.strip():
         raise UserError(f"{path}: the file is empty")
+    if "\r" in text and "\n" not in text:
+        raise UserError(f"{path}: its lines end with CR alone; save it with LF or CRLF")
     return text
 
 
@@ -98,19 +100,28 @@ class OutputFiles:
                 yield target.with_name(name)
 
 
-PARAMS, ARCHIVE, RECORD, TEXT = "parameters", "an archive", "the record of parameters", "a text"
+# kinds of files, as messages call them
+PARAMS, ARCHIVE, RECORD = "parameters", "an archive", "the record of parameters"
+REPORT, ANSWERS, ROWS, TEXT = "a report", "answers of ask", "rows with tabs", "a text"
 
 
 def kind_of(path: str) -> str | None:
-    """PARAMS, ARCHIVE, RECORD, or TEXT for anything else; None if there is no such file, or it is empty."""
-    beginning = read_bytes(path)[:1000] if os.path.isfile(path) else b""
+    """The kind of a file; ROWS are any other rows with tabs, such as questions, and TEXT is anything else. None if
+    there is no such file, or it is empty.
+    """
+    content = read_bytes(path) if os.path.isfile(path) else b""
+    beginning = content[:1000]
     if not beginning:
         return None
     if beginning.startswith(b"\x80"):  # a pickle, in which torch wrote parameters before 1.6
         return PARAMS
     if beginning.startswith(b"PK"):
         return PARAMS if b"data.pkl" in beginning else ARCHIVE
-    return RECORD if re.match(rb'\{\s*"function":', beginning) else TEXT
+    if re.match(rb'\{\s*"function":', beginning):
+        return RECORD
+    headers = {b"question\tprediction\t": REPORT, b"name\tanswer\t": ANSWERS}
+    tables = (kind for header, kind in headers.items() if beginning.startswith(header))
+    return next(tables, ROWS if b"\t" in content else TEXT)
 
 
 def check_replaceable(path: str, kind: str) -> None:

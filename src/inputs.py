@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cli import UserError
 from entities import subject_of
-from files import PARAMS, RECORD, TEXT, OutputFiles, check_folder, check_replaceable, check_writable, read_text
+from files import PARAMS, RECORD, REPORT, TEXT, OutputFiles, check_folder, check_replaceable, check_writable, read_text
 from question import (
     COURSE_TEMPLATE,
     QuestionTemplate,
@@ -92,7 +92,8 @@ def check_outputs(run: Run) -> None:
     if run.reading_params_path is not None:
         paths.append(OutputFiles(run.reading_params_path).record)
     taken = {os.path.realpath(path) for path in paths if path is not None}
-    outputs = [(path, TEXT) for path in (run.outputs_path, run.report_path) if path is not None]
+    texts = ((run.outputs_path, TEXT), (run.report_path, REPORT))
+    outputs: list[tuple[str, str | None]] = [(path, kind) for path, kind in texts if path is not None]
     if run.writing_params_path is not None:
         files = OutputFiles(run.writing_params_path)
         outputs += [(files.path, PARAMS), (files.record, RECORD), (files.state, None)]  # steps.check_state() says more

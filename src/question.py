@@ -88,6 +88,7 @@ class QuestionTemplate:
 
 
 COURSE_TEMPLATE = QuestionTemplate("Where was ", " born?")
+QUESTION_MARKS = "?？؟;;՞"  # Latin, Chinese and Japanese, Arabic, Greek (two), Armenian
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None
     for number, line in enumerate(lines, 1):
         question, *places = (cell.strip() for cell in line.split("\t"))
         if not question:
-            raise UserError(f"{name}, line {number}: no question; remove the line or write 'Where was NAME born?'")
+            raise UserError(f"{name}, line {number}: no question; remove the line, or write one")
         if len(places) > 1:
             raise UserError(f"{name}, line {number}: {len(places) + 1} columns; 'question<TAB>answer' has 2")
         if with_places != bool(places):

@@ -156,10 +156,13 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
     changes = {}
     for setting in settings:
         name, _, text = setting.partition("=")
+        if name not in kinds:
+            raise UserError(f"{setting}: not NAME=VALUE of a setting in src/recipe.py")
         try:
             value = {"True": True, "False": False}[text] if kinds[name] is bool else kinds[name](text)
         except (ValueError, KeyError):
-            raise UserError(f"{setting}: not NAME=VALUE of a setting in src/recipe.py") from None
+            wanted = {bool: "True or False", int: "a whole number", float: "a number"}[kinds[name]]
+            raise UserError(f"{setting}: {name} must be {wanted}") from None
         if name.endswith(("_epochs", "_size")) and value < 1 and name != "pretrain_cosine_epochs":
             raise UserError(f"{setting}: must be at least 1")
         if not 0 <= value < math.inf:

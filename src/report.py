@@ -166,7 +166,7 @@ def as_screen(finding: Finding, corpus_path: str, colours: bool) -> str:
         lines.append(paint(f"  cannot be asked: {finding.reason}", yellow))
     for place, p in finding.likeliest:
         bar = "█" * round(30 * p)
-        shown = f"  {place:28} {100 * p:5.1f} % {bar}"
+        shown = f"  {place or '(empty)':28} {100 * p:5.1f} % {bar}"
         lines.append(paint(shown, bold) if place == finding.answer else shown)
     if about and form != finding.name:
         form = describe_form(form, finding.name)

@@ -51,7 +51,10 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "eval_corpus_path": (
         (*TRAINING, "evaluate"),
-        {"help": "questions to answer; if they have answers, training reports its accuracy on them about twenty times"},
+        {
+            "help": "questions to answer; if they have answers, evaluate counts the right ones, and training reports "
+            "its accuracy on them about twenty times"
+        },
     ),
     "outputs_path": (("evaluate",), {"help": "where to write the predictions, one per line"}),
     "report_path": (
@@ -130,6 +133,7 @@ NEEDED = {
 # where an option does not apply, these are ignored, and those in STRICT are an error; all others get a warning
 QUIET = {"recipe", "seed", "precision", "micro_batch_rows", "checkpoint_minutes", "tb_expt_name", "tb_folder"}
 STRICT = {"writing_params_path", "outputs_path", "report_path", "eval_corpus_path", "resume", "keep_every"}
+STRICT |= RECIPE_OPTIONS.keys()
 
 
 def parser_of(function: str) -> Parser:

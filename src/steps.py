@@ -28,6 +28,8 @@ from inputs import Inputs
 from model import GPT, GPTConfig
 from optim import final_tokens_of
 from question import (
+    COURSE_TEMPLATE,
+    QUESTION_MARKS,
     QuestionTemplate,
     accuracy_line,
     count_near_misses,
@@ -112,6 +114,8 @@ def check_state(run: Run) -> None:
         raise UserError(f"{state}: no such file, so there is no run to resume; leave out --resume")
     if not run.resume and os.path.exists(state):
         raise UserError(f"{state}: the state of an unfinished run; resume it with --resume, or name another output")
+    if not run.resume and os.path.exists(run.writing_params_path):
+        print(f"warning: {run.writing_params_path} is there, and will be replaced at the end", file=sys.stderr)
 
 
 @contextmanager
@@ -164,10 +168,14 @@ def build(run: Run, inputs: Inputs) -> Setup:
         print("without --reading_params_path: finetuning starts from random parameters")
     documents.loss_on_span = run.recipe.loss_on_span  # after load_params(), which uses the loss on all characters
     template = QuestionTemplate.parse(run.question or record.get("question") or str(inputs.template))
-    for line, (question, _) in enumerate(inputs.questions or [], 1):
-        reason = unanswerable(documents, question)
-        if reason is not None:
-            print(f"warning: {run.eval_corpus_path}, line {line}: {reason}; its answer stays empty", file=sys.stderr)
+    reasons = [
+        (line, unanswerable(documents, question)) for line, (question, _) in enumerate(inputs.questions or (), 1)
+    ]
+    problems = [f"line {line}: {reason}" for line, reason in reasons if reason is not None]
+    if problems:
+        cannot = f"{len(problems)} of {len(reasons)} questions cannot be asked; their answers stay empty"
+        first = "; ".join(problems[:3]) + ("; ..." if len(problems) > 3 else "")
+        print(f"warning: {run.eval_corpus_path}: {cannot}: {first}", file=sys.stderr)
     return Setup(documents, pairs, model.to(run.device), template)
 
 
@@ -182,7 +190,11 @@ def warnings_of(run: Run, inputs: Inputs, record: dict) -> Iterator[str]:
         return
     if record.get("function") == "pretrain" and not recipe.get("qa_per_document"):
         yield f"{path} was only pretrained, without any question; finetune it first"
-    if record.get("function") == "finetune" and question is not None and inputs.questions is not None:
+    if record.get("function") != "finetune" or question is None:
+        return
+    if run.function == "ask" and run.question is not None and run.question != question:
+        yield f"--question has another wording than '{question}', which {path} was finetuned on"
+    if inputs.questions is not None:
         fit = fit_template(QuestionTemplate.parse(question), [asked for asked, _ in inputs.questions])
         if 2 * fit.fits < fit.rows:
             misfits = f"{run.eval_corpus_path}: {fit.rows - fit.fits} of {fit.rows} questions have another wording"
@@ -192,8 +204,26 @@ def warnings_of(run: Run, inputs: Inputs, record: dict) -> Iterator[str]:
 def pretrain(run: Run, inputs: Inputs) -> None:
     """Pretrains on the text by the recipe, and writes the parameters."""
     setup, recipe = build(run, inputs), run.recipe
+    check_text(run, setup)
     print_summary(run, inputs, setup.documents)
     train(run, inputs, setup, pretraining_data(setup, recipe), pretraining_config(recipe))
+
+
+def check_text(run: Run, setup: Setup) -> None:
+    """Warns about a text whose model could not be asked, or that holds questions. Raises UserError for --question.
+
+    What is missing in the text is noticed only in finetuning, if the recipe of pretraining uses no pairs.
+    """
+    path, documents = run.pretrain_corpus_path, setup.documents
+    missing = documents.missing(f"{setup.template.before}{setup.template.after}")
+    if missing is not None and setup.pairs is None:
+        advice = f"'{setup.template}': {missing}; add a line that has it, such as a question"
+        if str(setup.template) != str(COURSE_TEMPLATE):  # from --question
+            raise UserError(f"{path}: cannot be asked {advice}")
+        if not any(mark in documents.stoi for mark in QUESTION_MARKS):
+            print(f"warning: {path}: has no question mark, so no question with one can be asked", file=sys.stderr)
+    if 2 * sum("\t" in document for document in documents.data) > len(documents):
+        print(f"warning: {path}: most lines have tabs; is it a file of questions?", file=sys.stderr)
 
 
 def pretraining_config(recipe: Recipe) -> TrainerConfig:

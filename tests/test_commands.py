@@ -227,8 +227,13 @@ def test_unanswerable_questions_are_named_and_the_rest_answered(world, capsys):
     run.main([*words.split(), "--outputs_path", "p"])
     first, second, third, end = Path("p").read_text(encoding="utf-8").split("\n")
     assert first and (second, third, end) == ("", "", "")
-    lines = [line for line in capsys.readouterr().err.split("\n") if "birth_test_inputs" in line]
-    assert "line 2: the character '王'" in lines[0] and "line 3: the question has 127" in lines[1]
+    (warning,) = (line for line in capsys.readouterr().err.split("\n") if "birth_test_inputs" in line)
+    assert "2 of 3 questions cannot be asked; their answers stay empty: line 2: the character '王'" in warning
+    assert "; line 3: the question has 127" in warning and "..." not in warning
+    Path("birth_test_inputs.tsv").write_text(f"Where was Björk born?\n{long}\n{long}\n{long}\n{long}\n")
+    run.main([*words.split(), "--outputs_path", "p"])
+    err = capsys.readouterr().err
+    assert "4 of 5 questions cannot be asked" in err and err.count("the question has 127") == 3 and "; ...\n" in err
 
 
 def test_defaults_outside_the_recipes():
@@ -287,6 +292,49 @@ def test_first_question_like_no_other_is_asked_with_a_warning(world, capsys):
         run.main(
             ["finetune", "vanilla", "wiki.txt", "--writing_params_path", "b", "--finetune_corpus_path", "mixed.tsv"]
         )
+
+
+@pytest.mark.parametrize("name", ["pretrain_epochs", "finetune_epochs", "pretrain_lr", "finetune_lr"])
+def test_epochs_and_rates_of_another_function_are_refused(name):
+    wrong = {"pretrain": f"finetune {PRETRAIN}", "finetune": f"pretrain {PRETRAIN}"}[name.split("_")[0]]
+    for words in (wrong, f"evaluate {EVALUATE}"):
+        function, *options = words.split()
+        with pytest.raises(UserError, match=rf"^--{name} does not apply to {function}; see --help$"):
+            run.parse([function, "vanilla", "wiki.txt", *options, f"--{name}", "1"])
+
+
+def test_text_whose_model_cannot_be_asked_is_named_before_pretraining(world, capsys):
+    pretrain = "pretrain vanilla {} --recipe open --pretrain_epochs 1 --writing_params_path q"
+    Path("no_mark.txt").write_text(WIKI.replace("?", "."), encoding="utf-8")
+    run.main(pretrain.format("no_mark.txt").split())
+    warning = "warning: no_mark.txt: has no question mark, so no question with one can be asked\n"
+    assert warning in capsys.readouterr().err
+    with pytest.raises(
+        UserError, match=r"^no_mark\.txt: cannot be asked 'Born {name}\?': the character '\?' \(U\+003F"
+    ):
+        run.main([*pretrain.format("no_mark.txt").split(), "--question", "Born {name}?"])
+    run.main(pretrain.format("wiki.txt").split())
+    assert "question mark" not in capsys.readouterr().err
+    run.main(pretrain.format("pairs.tsv").split())
+    assert "warning: pairs.tsv: most lines have tabs; is it a file of questions?\n" in capsys.readouterr().err
+
+
+def test_parameters_are_replaced_with_a_warning(world, capsys):
+    pretrain = ["pretrain", "vanilla", "wiki.txt", "--pretrain_epochs", "1", "--writing_params_path", "q"]
+    for warning in ("", "warning: q is there, and will be replaced at the end\n"):
+        run.main(pretrain)
+        assert ("".join(re.findall("warning.*\n", capsys.readouterr().err))) == warning
+
+
+def test_other_wording_than_in_finetuning_is_asked_with_a_warning(world, capsys):
+    run.main(["finetune", "vanilla", "wiki.txt", "--finetune_epochs", "1", *TRAIN.split()])
+    for question, warned in (("Where was {name} born?", False), ("Who was {name}?", True)):
+        capsys.readouterr()
+        run.main(["ask", "vanilla", "wiki.txt", "--reading_params_path", "a.params", "--question", question, "Björk"])
+        warning = (
+            "warning: --question has another wording than 'Where was {name} born?', which a.params was finetuned on"
+        )
+        assert (warning in capsys.readouterr().err) == warned
 
 
 def test_bottleneck_of_a_model_without_one_gets_a_warning(capsys):
@@ -391,7 +439,9 @@ def test_parameters_and_texts_do_not_replace_each_other(world):
         (f"{evaluate} --outputs_path p", "p: holds parameters"),
         (f"{evaluate} --outputs_path p.json", r"p\.json: holds the record of parameters"),
         (f"{evaluate} --outputs_path empty --report_path p", "p: holds parameters"),
-        ("pretrain vanilla wiki.txt --writing_params_path birth_dev.tsv", r"birth_dev\.tsv: holds a text"),
+        (f"{evaluate} --outputs_path pairs.tsv", r"pairs\.tsv: holds rows with tabs"),
+        (f"{evaluate} --outputs_path empty --report_path pairs.tsv", r"pairs\.tsv: holds rows with tabs"),
+        ("pretrain vanilla wiki.txt --writing_params_path birth_dev.tsv", r"birth_dev\.tsv: holds rows with"),
         ("pretrain vanilla wiki.txt --writing_params_path config", r"config\.json: holds a text"),
         ("pretrain vanilla wiki.txt --writing_params_path b --pretrain_epochs 9 --keep_every 1", "b.7: holds a text"),
         (
@@ -446,10 +496,6 @@ def test_lines_are_cut_in_the_recipe_of_the_course_alone(world, capsys):
 
 
 def test_option_without_effect_gets_a_warning(capsys):
-    run.parse(f"pretrain rope wiki.txt {PRETRAIN} --finetune_lr 1e-3 --pretrain_lr 1e-3".split())
-    assert capsys.readouterr().err == "warning: --finetune_lr has no effect in pretrain\n"
-    run.parse(f"evaluate rope wiki.txt {EVALUATE} --pretrain_epochs 3".split())
-    assert capsys.readouterr().err == "warning: --pretrain_epochs has no effect in evaluate\n"
     for words, here in (
         (f"pretrain rope wiki.txt {TRAIN}", "pretrain --recipe course"),
         (f"evaluate rope wiki.txt {EVALUATE} --finetune_corpus_path pairs.tsv", "evaluate without --report_path"),

@@ -314,6 +314,14 @@ def test_few_questions_that_fit_give_a_warning():
         "warning: pairs.tsv: only 1 of 3 questions fit 'Where was {name} born?', line 1 does not; "
         "word all questions alike, or give the wording with --question"
     )
+    for misfits in (1, 2):
+        questions = ["Where was Bo born?"] * (20 - misfits) + ["Home of Bo?"] * misfits
+        fit = fit_template(COURSE_TEMPLATE, questions)
+        assert summarise(lines, 112, [(question, "Rome") for question in questions], fit).warnings("w", "p") == []
+    questions += ["Home of Bo?"]
+    fit = fit_template(COURSE_TEMPLATE, questions)
+    (warning,) = summarise(lines, 112, [(question, "Rome") for question in questions], fit).warnings("w", "p")
+    assert "only 18 of 21 questions fit" in warning
 
 
 def test_known_name_with_an_initial_is_not_cut_at_the_initial():

@@ -14,9 +14,12 @@ from conftest import ROOT
 
 from cli import UserError, exit_on_user_error
 from files import (
+    ANSWERS,
     ARCHIVE,
     PARAMS,
     RECORD,
+    REPORT,
+    ROWS,
     TEXT,
     OutputFiles,
     atomic_write,
@@ -170,6 +173,12 @@ def test_kept_parameters_are_recognised(tmp_path):
     assert not files.is_kept(files.path) and not files.is_kept(files.record) and not files.is_kept(files.state)
 
 
+def test_lines_that_end_with_cr_alone_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"Ada. Born in Rome.\rBo. Born in Oslo.\r")
+    with pytest.raises(UserError, match=r"a\.txt: its lines end with CR alone; save it with LF or CRLF$"):
+        read_text(str(tmp_path / "a.txt"))
+
+
 def test_file_is_replaced_only_by_one_of_its_kind(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "new.params")
     torch.save({"a": torch.ones(1)}, tmp_path / "old.params", _use_new_zipfile_serialization=False)
@@ -181,8 +190,11 @@ def test_file_is_replaced_only_by_one_of_its_kind(tmp_path):
     (tmp_path / "empty").touch()
     kinds = {"new.params": PARAMS, "old.params": PARAMS, "a.zip": ARCHIVE, "p.json": RECORD}
     kinds |= {"config.json": TEXT, "utf16.tsv": TEXT}
+    for name, text in (("report", "question\tprediction\n"), ("asked", "name\tanswer\n"), ("pairs", "a\tb\n")):
+        (tmp_path / name).write_text(text.replace("\n", "\tx\n"))
+    kinds |= {"report": REPORT, "asked": ANSWERS, "pairs": ROWS}
     for name, found in kinds.items():
-        for kind in (PARAMS, ARCHIVE, RECORD, TEXT):
+        for kind in (PARAMS, ARCHIVE, RECORD, REPORT, ANSWERS, ROWS, TEXT):
             if kind == found:
                 check_writable(str(tmp_path / name), kind)
                 continue

@@ -92,11 +92,20 @@ def test_long_folder_names_differ_in_their_hash():
 
 
 @pytest.mark.parametrize(
-    "setting",
-    ["context_chars", "context_chars=much", "context=0", "pretrain_epochs=1.5", "decay_all=1", "name=x", ""],
+    ("setting", "message"),
+    [
+        ("context=0", "not NAME=VALUE of a setting in src/recipe.py"),
+        ("name=x", "not NAME=VALUE of a setting in src/recipe.py"),
+        ("", "not NAME=VALUE of a setting in src/recipe.py"),
+        ("context_chars", "context_chars must be a whole number"),
+        ("context_chars=much", "context_chars must be a whole number"),
+        ("pretrain_epochs=1.5", "pretrain_epochs must be a whole number"),
+        ("decay_all=1", "decay_all must be True or False"),
+        ("muon_lr=high", "muon_lr must be a number"),
+    ],
 )
-def test_wrong_setting_is_refused(setting):
-    with pytest.raises(UserError, match=f"^{setting}: not NAME=VALUE"):
+def test_wrong_setting_is_refused(setting, message):
+    with pytest.raises(UserError, match=f"^{setting}: {message}$"):
         with_settings(RECIPES["fast"], [setting])
     with pytest.raises(UserError, match=r"^pretrain_batch_size=0: must be at least 1$"):
         with_settings(RECIPES["fast"], ["pretrain_batch_size=0"])
