@@ -214,12 +214,11 @@ def check_text(run: Run, setup: Setup) -> None:
 
     What is missing in the text is noticed only in finetuning, if the recipe of pretraining uses no pairs.
     """
-    path, documents = run.pretrain_corpus_path, setup.documents
-    missing = documents.missing(f"{setup.template.before}{setup.template.after}")
-    if missing is not None and setup.pairs is None:
-        advice = f"'{setup.template}': {missing}; add a line that has it, such as a question"
-        if str(setup.template) != str(COURSE_TEMPLATE):  # from --question
-            raise UserError(f"{path}: cannot be asked {advice}")
+    path, documents, template = run.pretrain_corpus_path, setup.documents, setup.template
+    if setup.pairs is None:
+        missing = documents.missing(f"{template.before}{template.after}")
+        if missing is not None and template != COURSE_TEMPLATE:  # given with --question
+            raise UserError(f"{path}: cannot be asked '{template}': {missing}; add a line that has it")
         if not any(mark in documents.stoi for mark in QUESTION_MARKS):
             print(f"warning: {path}: has no question mark, so no question with one can be asked", file=sys.stderr)
     if 2 * sum("\t" in document for document in documents.data) > len(documents):
