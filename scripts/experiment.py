@@ -307,7 +307,9 @@ class Measurement:
 
         run = replace(self.common, **settings)
         if run.trains and not run.resume:
-            Path(OutputFiles(run.writing_params_path).state).unlink(missing_ok=True)  # of a row that was stopped
+            files = OutputFiles(run.writing_params_path)
+            for path in (files.path, files.state):  # of a row that was stopped, or of another point of the curve
+                Path(path).unlink(missing_ok=True)
         return steps.execute(run, read_inputs(run))
 
     def pretrain(self) -> None:

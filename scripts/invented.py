@@ -19,6 +19,7 @@ from cli import Parser, UserError, exit_on_user_error
 from files import ANSWERS, check_writable, read_text, write_text
 from question import parse_pairs
 
+PEOPLE = 200
 RUN = Path(__file__).parents[1] / "src" / "run.py"
 # first names and surnames that sound like each language, _ for a space; invent() skips people whom the text names
 NAMES = {
@@ -86,7 +87,9 @@ def main() -> None:
     if os.path.realpath(outputs_path) in map(os.path.realpath, read):
         raise UserError(f"{outputs_path}: would overwrite a file that is read; name another output")
     check_writable(outputs_path, ANSWERS)
-    people = invent(200, read_text(arguments.pretrain_corpus_path))
+    people = invent(PEOPLE, read_text(arguments.pretrain_corpus_path))
+    if 0 < len(people) < PEOPLE:
+        print(f"{PEOPLE - len(people)} names are left out: {arguments.pretrain_corpus_path} lacks letters of them")
     if not people:
         raise UserError(f"{arguments.pretrain_corpus_path}: lacks letters of every name in scripts/invented.py")
     pairs = parse_pairs(read_text(arguments.finetune_corpus_path), arguments.finetune_corpus_path)

@@ -189,7 +189,8 @@ def test_row_is_trained_asked_and_recorded(world, monkeypatch, capsys):
     assert record["settings"] == {k: v for k, v in asdict(RECIPES["fast"]).items() if k != "name"} | record["changed"]
     assert (record["asked"], record["variant"], record["seed"]) == (1, "vanilla", 0)
     assert [epoch for epoch, _ in record["curve"]] == [1, 2] and len(record["measured"]["largest_attention"]) == 4
-    assert f"{record['correct']} of 1 right" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"{record['correct']} of 1 right" in said.out and "will be replaced" not in said.err
     (folder,) = Path("experiments").glob("run,*")
     final = read_record(str(folder / "finetune.params"))["reading_params_path"]
     assert final.endswith("pretrain.params")  # not those kept after epoch 1, which are finetuned for the curve
@@ -396,7 +397,9 @@ def test_answers_of_invented_people_are_counted(world, monkeypatch, capsys):
     answers = [row[rows[0].index("answer")] for row in rows[1:]]
     known = sum(answer in dict(PEOPLE).values() for answer in answers)
     counted = f"2 invented people, {len(set(answers))} different answers; {known} got a place from the pairs\n"
-    assert [row[0] for row in rows[1:]] == ["Ada Turing", "Alan Dvořák"] and counted in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert [row[0] for row in rows[1:]] == ["Ada Turing", "Alan Dvořák"] and counted in said
+    assert "198 names are left out: wiki.txt lacks letters of them\n" in said
 
 
 def test_picture_of_knowledge_shows_the_report(monkeypatch):
