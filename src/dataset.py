@@ -13,7 +13,12 @@ if __name__ == "__main__":  # before the other imports, which would end in a tra
         print("dataset.py: error: " + advice, file=sys.stderr)
         sys.exit(2)
     import signal
+    from importlib.util import find_spec
 
+    missing = next((name for name in ("numpy", "torch") if find_spec(name) is None), None)
+    if missing is not None:  # or the virtual environment is not active
+        print(f"dataset.py: error: {missing} is not installed; pip install -r requirements.txt", file=sys.stderr)
+        sys.exit(2)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler and "IPython" not in sys.modules:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until raise_on_interrupt(), Ctrl-C ends the process silently
 

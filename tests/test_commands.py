@@ -272,6 +272,12 @@ def test_london_baseline(world):
     assert result.returncode == 2 and "a.params: holds parameters, and would be overwritten" in result.stderr
 
 
+def test_examples_without_numpy_and_torch_end_in_one_line(world):
+    result = command("-S", str(ROOT / "src/dataset.py"), "namedata", cwd=world)
+    problem = "dataset.py: error: numpy is not installed; pip install -r requirements.txt\n"
+    assert (result.returncode, result.stderr) == (2, problem)
+
+
 @pytest.mark.parametrize("script", ["src/run.py", "london_baseline.py", "scripts/compare.py", "corpus/build.py"])
 def test_help_needs_no_package(script, world):
     result = command("-S", str(ROOT / script), "--help", cwd=world)
