@@ -151,7 +151,7 @@ def check_params(name: str) -> None:
 
 
 def print_table(names: list[str], missing: list[str], edition: Edition) -> tuple[dict[str, str], list[str]]:
-    """Prints the state of every file. Returns what is wrong with the wrong ones, by name, and which are too bad."""
+    """Prints the state of every file. Returns what is wrong, by name, and those below a threshold."""
     wrong, unmet = {}, []
     width = max(map(len, names)) + 2
     print(f"{'file':<{width}}state")
