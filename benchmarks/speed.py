@@ -49,12 +49,11 @@ from model import GPT, GPTConfig
 from optim import Muon
 from question import COURSE_TEMPLATE, parse_pairs
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe
-from records import Record, append_record, commit_and_note, machine
+from records import Record, append_record, commit_and_note, corpus_name, machine
 from steps import Setup, pretraining_config, pretraining_data
 from trainer import Trainer, TrainerConfig
 
-ROOT = Path(__file__).resolve().parents[1]
-RUN = ROOT / "src" / "run.py"
+RUN = Path(__file__).parents[1] / "src" / "run.py"
 FOLDER = Path("experiments")
 COURSE = RECIPES["course"]
 STEPS_IN_A_TURN = 3
@@ -483,8 +482,7 @@ def main() -> None:
     }
     check_folder(FOLDER, "start from another folder")
     FOLDER.mkdir(exist_ok=True)
-    in_folder = Path(arguments.corpus_path).resolve().parent
-    corpus = None if arguments.what == "lengths" else "embedded" if in_folder == ROOT else in_folder.name
+    corpus = None if arguments.what == "lengths" else corpus_name(Path(arguments.corpus_path).resolve().parent)
     common = commit_and_note(current_commit()) | {
         "machine": machine(),
         "experiment": arguments.what,

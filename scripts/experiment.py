@@ -41,7 +41,7 @@ from files import OutputFiles, check_folder, locked, read_text, write_text
 from inputs import read_inputs, wording_of
 from question import parse_pairs
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe, Run, with_settings
-from records import append_record, commit_and_note, machine, sha256_of
+from records import append_record, commit_and_note, corpus_name, machine, sha256_of
 
 if TYPE_CHECKING:
     from model import GPT
@@ -198,7 +198,7 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: 
             pairs_name, asked_name = f"{relation}_train.tsv", f"{relation}_dev.tsv"
     else:
         source = Path(arguments.folder or ROOT)
-        name = "embedded" if source.resolve() == ROOT else source.resolve().name
+        name = corpus_name(source)
     pairs_path = f"{source}/{pairs_name}"
     text, pairs = read_text(f"{source}/wiki.txt"), parse_pairs(read_text(pairs_path), pairs_path)
     if arguments.people or arguments.held_out:

@@ -159,6 +159,12 @@ def commit_and_note(commit: str, *notes: str) -> dict[str, str | None]:
     return {"commit": known, "note": "; ".join(notes) or None}
 
 
+def corpus_name(folder: Path) -> str:
+    """What records call the text in this folder: that of the project is "embedded"."""
+    folder = folder.resolve()
+    return "embedded" if folder == Path(__file__).resolve().parents[1] else folder.name
+
+
 def machine() -> str:
     """The kind of this machine, then its processor: "2 CPU cores (AMD EPYC)"."""
     import torch

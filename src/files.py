@@ -18,10 +18,11 @@ except ImportError:  # Windows
 LARGEST_PROCESS_ID = 2**22  # on 64-bit Linux
 
 
-def read_bytes(path: str) -> bytes:
-    """The content of a file. Raises UserError."""
+def read_bytes(path: str, most: int = -1) -> bytes:
+    """The content of a file, or its first `most` bytes. Raises UserError."""
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return file.read(most)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -109,8 +110,7 @@ def kind_of(path: str) -> str | None:
     """The kind of a file; ROWS are any other rows with tabs, such as questions, and TEXT is anything else. None if
     there is no such file, or it is empty.
     """
-    content = read_bytes(path) if os.path.isfile(path) else b""
-    beginning = content[:1000]
+    beginning = read_bytes(path, 1000) if os.path.isfile(path) else b""
     if not beginning:
         return None
     if beginning.startswith(b"\x80"):  # a pickle, in which torch wrote parameters before 1.6
@@ -121,7 +121,7 @@ def kind_of(path: str) -> str | None:
         return RECORD
     headers = {b"question\tprediction\t": REPORT, b"name\tanswer\t": ANSWERS}
     tables = (kind for header, kind in headers.items() if beginning.startswith(header))
-    return next(tables, ROWS if b"\t" in content else TEXT)
+    return next(tables, None) or (ROWS if b"\t" in read_bytes(path) else TEXT)
 
 
 def check_replaceable(path: str, kind: str) -> None:

@@ -358,11 +358,8 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     capsys.readouterr()
     run.main(["ask", *common])
     said = capsys.readouterr()
-    assert (
-        said.err.count("Who? (Ctrl-D to end) ") == 1
-        and said.err.count("Who? ") == 3
-        and len(said.out.splitlines()) == 2
-    )  # the prompts are not part of a file
+    assert said.err.count("Who? (Ctrl-D to end) ") == 1
+    assert said.err.count("Who? ") == 3 and len(said.out.splitlines()) == 2  # the prompts are not part of a file
 
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     run.main(["ask", *common, "Björk", "Alan Kahlo", "björk"])

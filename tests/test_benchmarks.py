@@ -80,11 +80,8 @@ def test_benchmark_of_a_killed_process_ends_in_one_line():
     for ended_before_it_answers in (True, False):
         ours, theirs = Pipe()
         if ended_before_it_answers:
-            process = Process(target=theirs.recv)
-            process.start()
-            theirs.close()
-        else:
-            theirs.close()
+            Process(target=theirs.recv).start()
+        theirs.close()
         with pytest.raises(UserError, match=r"^rope, fp32: its process was killed, probably for lack of memory$"):
             speed.reply(ours, 0, "rope, fp32")
 

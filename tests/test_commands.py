@@ -447,12 +447,12 @@ def test_parameters_and_texts_do_not_replace_each_other(world):
         (f"{evaluate} --outputs_path empty --report_path p", "p: holds parameters"),
         (f"{evaluate} --outputs_path pairs.tsv", r"pairs\.tsv: holds rows with tabs"),
         (f"{evaluate} --outputs_path empty --report_path pairs.tsv", r"pairs\.tsv: holds rows with tabs"),
-        ("pretrain vanilla wiki.txt --writing_params_path birth_dev.tsv", r"birth_dev\.tsv: holds rows with"),
+        ("pretrain vanilla wiki.txt --writing_params_path birth_dev.tsv", r"birth_dev\.tsv: holds rows with tabs"),
         ("pretrain vanilla wiki.txt --writing_params_path config", r"config\.json: holds a text"),
         ("pretrain vanilla wiki.txt --writing_params_path b --pretrain_epochs 9 --keep_every 1", "b.7: holds a text"),
         (
             "pretrain vanilla wiki.txt --writing_params_path c --pretrain_epochs 9 --keep_every 1",
-            r"c\.8\.json: holds a",
+            r"c\.8\.json: holds a text",
         ),
     ):
         with pytest.raises(UserError, match=rf"^{message}"):

@@ -378,19 +378,8 @@ def test_answers_of_invented_people_replace_nothing_that_is_read(world, monkeypa
 
 def test_answers_of_invented_people_are_counted(world, monkeypatch, capsys):
     monkeypatch.setattr(invented, "invent", lambda count, text: [("English", "Ada Turing"), ("Czech", "Alan Dvořák")])
-    run.main(
-        [
-            "finetune",
-            "vanilla",
-            "wiki.txt",
-            "--finetune_epochs",
-            "1",
-            "--writing_params_path",
-            "p",
-            "--finetune_corpus_path",
-            "pairs.tsv",
-        ]
-    )
+    pairs = ["--finetune_corpus_path", "pairs.tsv"]
+    run.main(["finetune", "vanilla", "wiki.txt", "--finetune_epochs", "1", "--writing_params_path", "p", *pairs])
     monkeypatch.setattr("sys.argv", ["invented.py", "vanilla", "wiki.txt", "p", "pairs.tsv"])
     invented.main()
     rows = [line.split("\t") for line in Path("invented.tsv").read_text(encoding="utf-8").splitlines()]
