@@ -171,7 +171,7 @@ def time_steps(variant: str, documents: "CharCorruptionDataset", compiles: bool,
     def epoch() -> None:
         for x, y in trainer.batches(documents, order):
             trainer.step(x, y)
-            throughput.count(x)
+            throughput.count(x, y)
 
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()

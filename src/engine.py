@@ -272,9 +272,11 @@ class Engine:
 
     def loss_of(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of model(x, y). On a CPU it is that of model.loss_at_targets(x, y), if the model has this method."""
-        if self.device.type == "cpu" and hasattr(model, "loss_at_targets"):
-            return model.loss_at_targets(x, y)  # its shapes depend on the data, so it would slow a GPU down
-        return model(x, y)[1]
+        return model.loss_at_targets(x, y) if self.uses_loss_at_targets() else model(x, y)[1]
+
+    def uses_loss_at_targets(self) -> bool:
+        """Whether the model has this method and runs on a CPU: its shapes depend on the data and would slow a GPU."""
+        return self.device.type == "cpu" and hasattr(self.model, "loss_at_targets")
 
     def autocast(self) -> torch.autocast:
         """A context in which matmuls have the precision of the run; each weight is cast once."""
@@ -320,8 +322,7 @@ def matmul_weights(model: nn.Module) -> list[tuple[int, int]]:
 def training_flops(weights: list[tuple[int, int]], lengths: Tensor) -> Tensor:
     """The FLOPs of matmuls in a training step on rows of these lengths (B,): a scalar, int64.
 
-    Each of the matmul_weights() takes 2 FLOPs per position forward and 4 backward, whether or not the position has a
-    target. Attention's products are left out.
+    Each of the matmul_weights() takes 2 FLOPs per position forward and 4 backward. Attention's products are left out.
     """
     return 6 * sum(n * lengths.clamp(max=most).sum() for n, most in weights)
 
@@ -352,10 +353,14 @@ class Throughput:
         self.started = time.perf_counter()
         self.done = torch.zeros(2, dtype=torch.int64, device=self.engine.device)  # tokens, FLOPs of this process
 
-    def count(self, x: Tensor) -> None:
-        """Adds a step on the batch x (B, ...)."""
+    def count(self, x: Tensor, y: Tensor) -> None:
+        """Adds a step on the batch x, y (B, ...)."""
         lengths = x.reshape(len(x), -1).count_nonzero(dim=1)  # (B,)
-        self.done += torch.stack((lengths.sum(), training_flops(self.weights, lengths)))
+        flops = training_flops(self.weights, lengths)
+        if self.engine.uses_loss_at_targets():
+            without_target = lengths.sum() - (y != self.engine.ignore_index).sum()
+            flops -= 6 * self.engine.model.skipped_weights() * without_target
+        self.done += torch.stack((lengths.sum(), flops))
 
     def seconds(self) -> float:
         """How long ago restart() was called."""

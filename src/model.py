@@ -284,13 +284,24 @@ class GPT(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
         return logits, loss
 
-    def loss_at_targets(self, idx: Tensor, targets: Tensor) -> Tensor:
-        """The loss of forward(), a scalar. The last MLP and the head skip the positions that have no target.
+    def skips(self) -> bool:
+        """Whether loss_at_targets() skips anything.
 
-        Training with dropout skips none, so that its random numbers stay those of forward(). Nor does a subclass that
-        has a forward() of its own.
+        Training with dropout does not, so that its random numbers stay those of forward(). Nor does a subclass that has
+        a forward() of its own.
         """
-        if type(self).forward is not GPT.forward or (self.training and self.config.resid_pdrop):
+        return type(self).forward is GPT.forward and not (self.training and self.config.resid_pdrop)
+
+    def skipped_weights(self) -> int:
+        """How many weights of matmuls loss_at_targets() leaves unused where a position has no target."""
+        last = self.up_block if self.variant.bottleneck else self.blocks[-1]
+        skipped = [p for p in (*last.mlp.parameters(), self.head.weight) if p.dim() == 2]
+        return sum(p.numel() for p in skipped) if self.skips() else 0
+
+    def loss_at_targets(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """The loss of forward(), a scalar. If it skips(), then without the last MLP and the head at the positions that
+        have no target."""
+        if not self.skips():
             return self(idx, targets)[1]
         has_target = targets != PAD  # (B, T), n of them True
         return F.cross_entropy(self.logits(idx, has_target), targets[has_target])

@@ -111,7 +111,7 @@ class Trainer:
             for x, y in self.batches(self.train_dataset, self.order):
                 self.step(x, y)
                 self.order = self.order[self.config.batch_size :]  # what a resumed run has yet to read
-                self.throughput.count(x)
+                self.throughput.count(x, y)
                 bar.update()
                 if self.throughput.seconds() > 1.0 or self.steps == bar.total:
                     self.report(bar)

@@ -13,6 +13,8 @@ from dataset import NameDataset
 from engine import (
     DTYPES,
     STEPS_WORTH_COMPILING,
+    Engine,
+    Throughput,
     balance,
     can_compile,
     compiled,
@@ -191,6 +193,23 @@ def test_flops_of_a_step_are_those_of_its_matmuls(documents, variant, T):
     assert int(training_flops(matmul_weights(model), x.count_nonzero(dim=1))) == products
     padded = torch.cat((x, torch.zeros(3, 7, dtype=torch.int64)), dim=1)
     assert int(training_flops(matmul_weights(model), padded.count_nonzero(dim=1))) == products
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "perceiver"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_throughput_counts_no_flops_that_a_position_without_target_skips(documents, variant, dropout):
+    model = small_model(documents.vocab_size, variant, dropout)
+    throughput = Throughput(Engine(model, documents, config()))
+    x = torch.randint(1, documents.vocab_size, (3, 100))
+    y = x * (torch.rand(3, 100) < 0.2)
+    with FlopCounterMode(display=False) as counter:
+        model.loss_at_targets(x, y).backward()
+    counted = counter.get_flop_counts()["Global"]
+    products = counted[torch.ops.aten.mm] + counted[torch.ops.aten.addmm]
+    if variant == "perceiver":
+        products -= 6 * 16 * model.down_block.attn.query.weight.numel()
+    throughput.count(x, y)
+    assert throughput.done.tolist() == [300, products]
 
 
 @pytest.mark.parametrize(("cuda", "chosen"), [(True, "cuda"), (False, "cpu")])
