@@ -33,7 +33,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError:  # or the virtual environment is not active
+    print("speed.py: error: torch is not installed; pip install -r requirements.txt", file=sys.stderr)
+    sys.exit(2)
+
 from plain import PlainGPT, PlainTrainer
 from torch import Tensor
 from torch.utils.data import Dataset

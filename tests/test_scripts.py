@@ -457,9 +457,16 @@ def test_notebook_without_its_picture_is_named(tmp_path, monkeypatch):
         pictures.play_char()
 
 
-def test_pictures_without_matplotlib_say_what_to_install(tmp_path):
-    (tmp_path / "matplotlib.py").write_text("raise ImportError")
-    command = [sys.executable, ROOT / "scripts/pictures.py", "attention"]
+@pytest.mark.parametrize(
+    ("script", "package", "advice"),
+    [
+        ("scripts/pictures.py", "matplotlib", "pip install matplotlib"),
+        ("benchmarks/speed.py", "torch", "pip install -r requirements.txt"),
+    ],
+)
+def test_scripts_without_a_package_say_what_to_install(tmp_path, script, package, advice):
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(name={package!r})")
+    command = [sys.executable, ROOT / script, "attention"]
     said = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert said.returncode == 2
-    assert said.stderr == "pictures.py: error: matplotlib is not installed; pip install matplotlib\n"
+    assert said.stderr == f"{Path(script).name}: error: {package} is not installed; {advice}\n"
