@@ -1,6 +1,5 @@
 """How many birth places are right when every answer is London."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -19,9 +18,7 @@ def main() -> None:
     parser.add_argument("--outputs_path", help="also write the percentage there, as london_baseline_accuracy.txt")
     arguments = parser.parse_args()
     if arguments.outputs_path is not None:
-        if os.path.realpath(arguments.outputs_path) == os.path.realpath(arguments.path):
-            raise UserError(f"{arguments.outputs_path}: would overwrite the questions; name another output")
-        check_writable(arguments.outputs_path, TEXT)
+        check_writable(arguments.outputs_path, TEXT, [arguments.path])
     questions = parse_questions(read_text(arguments.path), arguments.path)
     total, correct = count_places(questions, ["London"] * len(questions))
     if not total:

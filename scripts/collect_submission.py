@@ -194,9 +194,7 @@ def main() -> None:
 
     names = required_files(edition, variants)
     sources = sorted(str(path) for path in Path("src").rglob("*.py"))
-    if os.path.realpath(output_path) in map(os.path.realpath, names + sources):
-        raise UserError(f"{output_path}: would overwrite a file of the submission; name another output")
-    check_writable(output_path, ARCHIVE)
+    check_writable(output_path, ARCHIVE, names + sources)
     print(f"--year {year}: vanilla, {', '.join(variants)}; the thresholds are compared on {QUESTIONS['dev']}")
     for variant in sorted(set(started) - set(variants)):
         print(f"left out: {variant}, which --year {year} does not ask for")

@@ -6,7 +6,6 @@ Writes the answers to --outputs_path, by default invented.tsv, in the format of 
 """
 
 import itertools
-import os
 import random
 import subprocess
 import sys
@@ -82,11 +81,8 @@ def main() -> None:
     parser.add_argument("--bottleneck_dim", default="32", help="of the perceiver")
     parser.add_argument("--outputs_path", default="invented.tsv", help="where the answers go")
     arguments = parser.parse_args()
-    outputs_path, params_path = arguments.outputs_path, arguments.params_path
-    read = (arguments.pretrain_corpus_path, arguments.finetune_corpus_path, params_path)
-    if os.path.realpath(outputs_path) in map(os.path.realpath, read):
-        raise UserError(f"{outputs_path}: would overwrite a file that is read; name another output")
-    check_writable(outputs_path, ANSWERS)
+    read = (arguments.pretrain_corpus_path, arguments.finetune_corpus_path, arguments.params_path)
+    check_writable(arguments.outputs_path, ANSWERS, read)
     people = invent(PEOPLE, read_text(arguments.pretrain_corpus_path))
     if 0 < len(people) < PEOPLE:
         print(f"{PEOPLE - len(people)} names are left out: {arguments.pretrain_corpus_path} lacks letters of them")

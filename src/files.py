@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -141,13 +141,15 @@ def part_of(target: Path, process: int) -> Path:
     return target.with_name(f".{target.name}.{process}.part")
 
 
-def check_writable(path: str, kind: str | None) -> None:
+def check_writable(path: str, kind: str | None, others: Iterable[str] = ()) -> None:
     """Raises UserError unless a file can be written at `path`, and a file there is of that kind; None stands for any.
 
-    Called at the start, not after hours of training.
+    It may be none of the other files that are read or written. Called at the start, not after hours of training.
     """
     if not path:
         raise UserError("the name of an output is empty; name a file")
+    if os.path.realpath(path) in map(os.path.realpath, others):
+        raise UserError(f"{path}: would overwrite another file of this run; name another output")
     target = resolve_link(path)
     folder = target.parent if os.path.islink(path) else Path(path).parent
     if not os.path.isdir(folder):

@@ -91,14 +91,14 @@ def check_outputs(run: Run) -> None:
     paths = [run.pretrain_corpus_path, run.finetune_corpus_path, run.eval_corpus_path, run.reading_params_path]
     if run.reading_params_path is not None:
         paths.append(OutputFiles(run.reading_params_path).record)
-    taken = {os.path.realpath(path) for path in paths if path is not None}
+    taken = [path for path in paths if path is not None]
     texts = ((run.outputs_path, TEXT), (run.report_path, REPORT))
     outputs: list[tuple[str, str | None]] = [(path, kind) for path, kind in texts if path is not None]
     if run.writing_params_path is not None:
         files = OutputFiles(run.writing_params_path)
         outputs += [(files.path, PARAMS), (files.record, RECORD), (files.state, None)]  # steps.check_state() says more
         if run.keep_every:
-            clash = next(filter(files.is_kept, sorted(taken)), None)
+            clash = next(filter(files.is_kept, taken), None)
             if clash is not None:
                 raise UserError(f"{clash}: --keep_every may overwrite it; name another output")
             for epoch in range(run.keep_every, run.epochs + 1, run.keep_every):
@@ -107,9 +107,7 @@ def check_outputs(run: Run) -> None:
                 check_replaceable(kept.record, RECORD)
             outputs.append((kept.record, RECORD))  # the longest name
     for path, kind in outputs:
-        if os.path.realpath(path) in taken:
-            raise UserError(f"{path}: would overwrite another file of this run; name another output")
-        taken.add(os.path.realpath(path))
-        check_writable(path, kind)
+        check_writable(path, kind, taken)
+        taken.append(path)
     if run.writing_params_path is not None or run.report_path is not None:
         check_folder(Path(run.tb_folder) / run.tb_expt_name, "name another with --tb_folder")

@@ -371,7 +371,7 @@ def test_answers_of_invented_people_replace_nothing_that_is_read(world, monkeypa
         words = ["invented.py", "vanilla", "wiki.txt", "p", "pairs.tsv", "--outputs_path", f"./{output}"]
         monkeypatch.setattr("sys.argv", words)
         with pytest.raises(
-            UserError, match=rf"^\./{output}: would overwrite a file that is read; name another output$"
+            UserError, match=rf"^\./{output}: would overwrite another file of this run; name another output$"
         ):
             invented.main()
 

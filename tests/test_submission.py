@@ -237,7 +237,7 @@ def test_submission_without_a_package_is_refused_in_one_line(submission, package
 def test_submission_does_not_overwrite_its_own_files(submission, monkeypatch):
     before = (submission / "vanilla.model.params").read_bytes()
     monkeypatch.setattr(sys, "argv", ["x", "--output_path", "./vanilla.model.params"])
-    with pytest.raises(UserError, match="would overwrite a file of the submission"):
+    with pytest.raises(UserError, match="would overwrite another file of this run"):
         collect_submission.main()
     assert (submission / "vanilla.model.params").read_bytes() == before
 
