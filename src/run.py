@@ -53,7 +53,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         (*TRAINING, "evaluate"),
         {
             "help": "questions to answer; if they have answers, evaluate counts the right ones, and training reports "
-            "its accuracy on them about twenty times"
+            "its accuracy on them up to twenty times"
         },
     ),
     "outputs_path": (("evaluate",), {"help": "where to write the predictions, one per line"}),
@@ -110,7 +110,10 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "checkpoint_minutes": (TRAINING, {"type": positive(float), "default": 5.0, "help": "minutes between checkpoints"}),
     "resume": (TRAINING, {"action": "store_true", "help": "resume the run that was stopped or killed"}),
-    "keep_every": (TRAINING, {"type": positive(int), "help": "keep the parameters every N epochs, as OUTPUT.EPOCH"}),
+    "keep_every": (
+        TRAINING,
+        {"type": positive(int), "help": "keep the parameters every N epochs, as WRITING_PARAMS_PATH.EPOCH"},
+    ),
     "tb_folder": ((*TRAINING, "evaluate"), {"default": "expt", "help": "where TensorBoard's files go"}),
     "tb_expt_name": (
         (*TRAINING, "evaluate"),

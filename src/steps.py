@@ -375,7 +375,7 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
 def dev_accuracy(
     questions: list[tuple[str, str]], documents: CharCorruptionDataset
 ) -> Callable[[Trainer], dict[str, float]]:
-    """A callback for the end of an epoch that measures the accuracy about twenty times per run."""
+    """A callback for the end of an epoch that measures the accuracy up to twenty times per run."""
     asked = [question for question, _ in questions]
     longest = 1 + max(len(place) for _, place in questions)  # an untrained model does not stop by itself
 
