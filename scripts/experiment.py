@@ -255,7 +255,10 @@ def masked_answers(recipe: Recipe, folder: Path) -> dict[str, float]:
 def folder_name(words: list[str]) -> str:
     """The words as the name of a folder; a long name, which file systems refuse, is cut and ends in a hash of all."""
     name = re.sub(r"\W*,\W*|\s+", ",", " ".join(filter(None, words)))
-    return name if len(name) <= 200 else f"{name[:190]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    in_bytes = os.fsencode(name)
+    if len(in_bytes) <= 200:
+        return name
+    return f"{in_bytes[:190].decode(errors='ignore')}-{hashlib.sha256(in_bytes).hexdigest()[:8]}"
 
 
 class Measurement:
@@ -273,6 +276,7 @@ class Measurement:
         words += ["-".join(Path(arguments.folder).resolve().parts[1:])] if arguments.folder else []
         words += [f"people={arguments.people}"] if arguments.people else []
         words += ["held_out"] if arguments.held_out else []
+        words += [f"every={arguments.every}"] if arguments.every else []
         words += [row.settings, *arguments.settings]
         words += [f"{row.people}x{row.lines}", *row.relations] if row.people else []
         words += [row.question, "" if row.titles else "untitled"]
@@ -329,15 +333,12 @@ class Measurement:
         )
 
     def check_pretrained(self) -> None:
-        """Raises UserError if the pretrained parameters are of another text, or other epochs of them were kept."""
+        """Raises UserError if the pretrained parameters are of another text."""
         from checkpoint import read_record, text_hash
 
         written = read_record(self.pretrained.path)
         if written.get("text") != text_hash(read_text(self.text_path)):
             raise UserError(f"{self.pretrained.path}: was pretrained on another text; leave out --resume")
-        if (every := written["keep_every"]) != self.every:
-            advice = f"give --every {every}" if every else "leave out --every"
-            raise UserError(f"{self.pretrained.path}: was pretrained with another --every; {advice}")
 
     def answer(self, params_path: str, questions_path: str) -> tuple[int, int]:
         """How many questions there are, and how many answers are right. The answers are kept beside the parameters."""

@@ -85,7 +85,8 @@ def main() -> None:
     check_writable(arguments.outputs_path, ANSWERS, read)
     people = invent(PEOPLE, read_text(arguments.pretrain_corpus_path))
     if 0 < len(people) < PEOPLE:
-        print(f"{PEOPLE - len(people)} names are left out: {arguments.pretrain_corpus_path} lacks letters of them")
+        left_out = f"{PEOPLE - len(people)} names are left out"
+        print(f"{left_out}: {arguments.pretrain_corpus_path} lacks letters of them, or names them")
     if not people:
         raise UserError(f"{arguments.pretrain_corpus_path}: lacks letters of every name in scripts/invented.py")
     pairs = parse_pairs(read_text(arguments.finetune_corpus_path), arguments.finetune_corpus_path)
@@ -101,6 +102,9 @@ def main() -> None:
     if asked.returncode:
         reason = (asked.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"ask ended with {asked.returncode}: {reason.removeprefix('run.py: error: ')}")
+    for line in asked.stderr.splitlines():
+        if line.startswith("warning: "):
+            print(line, file=sys.stderr)
     write_text(arguments.outputs_path, asked.stdout)
     header, *rows = [line.split("\t") for line in asked.stdout.removesuffix("\n").split("\n")]
     answers = [row[header.index("answer")] for row in rows]

@@ -84,13 +84,13 @@ def lengths() -> plt.Figure:
 
 def knowledge() -> plt.Figure:
     """How often answers of each probability, and the surest answers, are right. Raises UserError without a report."""
-    rows = [line.rstrip("\n").split("\t") for line in sys.stdin]
-    is_report = {"probability", "correct"} <= set(rows[0] if rows else ()) and len(set(map(len, rows))) == 1
-    if not is_report or not rows[1:]:
-        raise UserError("standard input: no report; pipe in what run.py evaluate wrote to --report_path")
-    of_column = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
-    confidence = np.array(of_column["probability"], dtype=float)
-    correct = np.array(of_column["correct"]) == "True"
+    try:
+        header, *rows = (line.rstrip("\n").split("\t") for line in sys.stdin)
+        of_column = dict(zip(header, zip(*rows, strict=True), strict=True))
+        confidence = np.array(of_column["probability"], dtype=float)
+        correct = np.array(of_column["correct"]) == "True"
+    except (ValueError, KeyError):  # also for bytes that are not UTF-8
+        raise UserError("standard input: no report; pipe in what run.py evaluate wrote to --report_path") from None
     which = bin_of(confidence)
     filled = np.unique(which)
     figure, (bars, curve) = plt.subplots(1, 2, figsize=(8, 3.2))

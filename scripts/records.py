@@ -50,7 +50,7 @@ RUN = COMMON | {
     "curve": list | None,  # [epoch, percent correct] during pretraining
     "loss_curve": list | None,  # [epoch, loss]
 }
-# a measurement of benchmarks/speed.py, in speed.jsonl
+# a measurement of benchmarks/speed.py or scripts/gpu.py, in speed.jsonl
 TIMING = COMMON | {"implementation": str}  # ours, plain, or that of a library
 
 
@@ -140,7 +140,7 @@ def append_record(path: str, record: Record) -> None:
     if os.path.exists(path) and read_bytes(path)[-1:] not in (b"", b"\n"):
         line = "\n" + line  # the last line was edited by hand, or cut off by a full disk
     with writing(f"{path}:"), open(path, "ab", buffering=0) as file:
-        data = line.encode()
+        data = line.encode(errors="backslashreplace")  # bytes of the command that are not UTF-8: \udce9
         if file.write(data) < len(data):  # a disk that is nearly full takes a part
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())

@@ -203,6 +203,8 @@ def test_append_record_adds_one_line_and_fills_in_what_is_not_known(tmp_path):
     assert first["commit"] is None and len(first["date"]) == 10
     assert second["curve"] == [[1, 0.5], [2, 1]]
     assert path.read_bytes().count(b"\n") == 2
+    append_record(str(path), {"experiment": "run", "command": "caf\udce9"})  # as Python has bytes that are not UTF-8
+    assert read_records(str(path))[-1]["command"] == "caf\udce9"
 
 
 def test_records_value_and_time_are_those_of_the_same_run():

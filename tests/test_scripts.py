@@ -89,6 +89,8 @@ def test_long_folder_names_differ_in_their_hash():
     assert experiment.folder_name(["run", "", "muon_lr=0 dropout=0.1", "4x2"]) == "run,muon_lr=0,dropout=0.1,4x2"
     first, second = (experiment.folder_name(["finetune_lr=6e-4"] * 20 + [seed]) for seed in ("1", "2"))
     assert first != second and first[:190] == second[:190] and len(first) == len(second) < 255
+    assert len(experiment.folder_name(["ж" * 130]).encode()) < 255
+    assert experiment.folder_name(["caf\udce9" * 50]) != experiment.folder_name(["caf\udcea" * 50])
 
 
 @pytest.mark.parametrize(
@@ -246,14 +248,15 @@ def test_experiment_continues_only_with_its_own_text_and_epochs(world, monkeypat
     with pytest.raises(KeyboardInterrupt):
         main("--every", "1")
     (begun,) = Path("experiments").glob("run,*")
-    with pytest.raises(UserError, match=r"was pretrained with another --every; give --every 1$"):
-        main("--every", "2", "--resume")
+    for more in ([], ["--every", "2"]):  # other parameters would be kept
+        with pytest.raises(UserError, match=r"^--resume: this experiment has not been started here"):
+            main("--resume", *more)
     with pytest.raises(UserError, match=r"^--resume: this experiment has not been started here"):
-        main("--resume", "--folder", "../bob/course")  # of the same name
+        main("--every", "1", "--resume", "--folder", "../bob/course")  # of the same name
     Path("course/wiki.txt").write_text(WIKI + "Ada Ek. Born in Oslo.\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"pretrain\.params: was pretrained on another text; leave out --resume$"):
         main("--every", "1", "--resume")
-    assert begun.name.endswith("ann-course,held_out,pretrain_epochs=2,finetune_epochs=1")
+    assert begun.name.endswith("ann-course,held_out,every=1,pretrain_epochs=2,finetune_epochs=1")
 
 
 def test_row_without_every_has_the_accuracies_that_training_prints(world, monkeypatch):
@@ -380,15 +383,17 @@ def test_answers_of_invented_people_are_counted(world, monkeypatch, capsys):
     monkeypatch.setattr(invented, "invent", lambda count, text: [("English", "Ada Turing"), ("Czech", "Alan Dvořák")])
     pairs = ["--finetune_corpus_path", "pairs.tsv"]
     run.main(["finetune", "vanilla", "wiki.txt", "--finetune_epochs", "1", "--writing_params_path", "p", *pairs])
+    Path("p.json").write_text('{"sha256": "of others"}')
     monkeypatch.setattr("sys.argv", ["invented.py", "vanilla", "wiki.txt", "p", "pairs.tsv"])
     invented.main()
     rows = [line.split("\t") for line in Path("invented.tsv").read_text(encoding="utf-8").splitlines()]
     answers = [row[rows[0].index("answer")] for row in rows[1:]]
     known = sum(answer in dict(PEOPLE).values() for answer in answers)
     counted = f"2 invented people, {len(set(answers))} different answers; {known} got a place from the pairs\n"
-    said = capsys.readouterr().out
-    assert [row[0] for row in rows[1:]] == ["Ada Turing", "Alan Dvořák"] and counted in said
-    assert "198 names are left out: wiki.txt lacks letters of them\n" in said
+    said = capsys.readouterr()
+    assert [row[0] for row in rows[1:]] == ["Ada Turing", "Alan Dvořák"] and counted in said.out
+    assert "198 names are left out: wiki.txt lacks letters of them, or names them\n" in said.out
+    assert "warning: p.json describes other parameters than p holds; it is not used\n" in said.err
 
 
 def test_picture_of_knowledge_shows_the_report(monkeypatch):
@@ -412,6 +417,7 @@ NO_REPORTS = [
     "something else\n1\n",
     "name\tprobability\nAda\t0.5\n",  # what ask prints
     "probability\tcorrect\n0.5\n",
+    "probability\tcorrect\nhigh\tTrue\n",
 ]
 
 
