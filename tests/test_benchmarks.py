@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 import speed
 import torch
-from conftest import WIKI
+from conftest import PEOPLE, WIKI
 from plain import PlainGPT, PlainTrainer
 
 from cli import UserError
@@ -84,6 +84,54 @@ def test_benchmark_of_a_killed_process_ends_in_one_line():
         theirs.close()
         with pytest.raises(UserError, match=r"^rope, fp32: its process was killed, probably for lack of memory$"):
             speed.reply(ours, 0, "rope, fp32")
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """A small model in all benchmarks."""
+    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 32}
+    monkeypatch.setattr(
+        speed, "model_config", lambda variant, documents, recipe=None: GPTConfig(documents.vocab_size, 128, **sizes)
+    )
+    monkeypatch.setattr(speed, "describe_machine", lambda device: None)
+
+
+@pytest.mark.parametrize("kind", ["vanilla, fp32", "plain loop, fp32"])
+def test_a_kind_of_step_is_timed_for_each_seed_and_leaves_out_the_first_step(small, monkeypatch, kind):
+    ceilings = []
+    monkeypatch.setattr(speed, "matmul_ceiling", lambda device, dtype: ceilings.append(dtype) or 1e9)
+    pipe = SimpleNamespace(recv=Mock(side_effect=[0, 1, None]), send=Mock())
+    speed.take_turns(kind, WIKI * 60, pipe)
+    *turns, megabytes = (sent.args[0] for sent in pipe.send.call_args_list)
+    assert [len(turn) for turn in turns] == [speed.STEPS_IN_A_TURN - 1] * 2 and megabytes > 10
+    assert all(seconds > 0 and floor > 0 for turn in turns for seconds, floor in turn)
+    assert ceilings == [torch.float32] * 2
+
+
+def test_blocks_of_every_length_have_a_step():
+    for variant in ("vanilla", "synthesizer", "perceiver"):
+        seconds, megabytes = speed.step_of_blocks(variant, 64, 2)
+        assert seconds > 0 and megabytes > -1  # the kernel counts in steps
+
+
+@pytest.mark.filterwarnings("ignore:TF32")  # raised by torch when oneDNN is turned off
+def test_muon_is_timed_with_and_without_onednn(small, documents, capsys):
+    records = list(speed.muon(documents, 1))
+    assert [record["implementation"] for record in records] == ["torch.optim.Muon", "ours", "ours"]
+    assert all(value > 0 for record in records for value in record["measured"].values())
+    assert capsys.readouterr().out.count("ours, ") == 2
+
+
+def test_answers_are_timed(small, documents, world, capsys):
+    (record,) = speed.answers(documents, "birth_dev.tsv")
+    assert record["measured"].pop("questions") == len(PEOPLE)
+    assert all(value >= 0 for value in record["measured"].values())
+    assert f"answering {len(PEOPLE)} questions: " in capsys.readouterr().out
+
+
+def test_documents_are_repeated_up_to_the_count():
+    size, seconds, memory, batch = speed.start_of_documents("Ada.\nBea.\n", 5)
+    assert size == len("Ada.\nBea.\nAda.\nBea.\nAda.") / 1e6 and seconds > 0 and memory > -1 and batch > 0
 
 
 def test_steps_are_compared_with_the_plain_loop_and_the_floor(monkeypatch, capsys):

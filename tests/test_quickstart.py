@@ -41,6 +41,10 @@ def commands_of(script: str, folder: Path) -> list[list[str]]:
 def test_commands_of_a_script_are_understood(script, runs, tmp_path, capsys):
     started = [words for words in commands_of(script, tmp_path) if words[0] != "-m"]  # pip
     assert started and all((ROOT / path).exists() for path, *_ in started)
+    for path, *words in started:
+        code = (ROOT / path).read_text(encoding="utf-8")
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert path == "src/run.py" or all(f'"{option}"' in code for option in options)
     given = [words for path, *words in started if path == "src/run.py"]
     assert len(given) == runs
     for words in given:
