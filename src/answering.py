@@ -51,17 +51,16 @@ def same_length_batches(
     Yields their indices and, on the model's device, the ids of question MASK: (B, T) int64.
     """
     device = next(model.parameters()).device
-    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     for _, group in groupby(askable(vocabulary, questions), key=lambda i: len(questions[i])):
         rows = list(group)
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            yield batch, torch.tensor([[*vocabulary.encode(questions[i]), mask] for i in batch], device=device)
+            yield batch, torch.tensor([vocabulary.prompt(questions[i]) for i in batch], device=device)
 
 
 def answer_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) -> Tensor:
-    """Log probabilities from logits (N, vocab_size), changed in place: an answer has no PAD and no line end."""
-    for excluded in (vocabulary.PAD_CHAR, "\n"):
+    """Log probabilities from logits (N, vocab_size), changed in place: an answer has no PAD, line end or tab."""
+    for excluded in (vocabulary.PAD_CHAR, "\n", "\t"):
         if excluded in vocabulary.stoi:
             logits[:, vocabulary.stoi[excluded]] = -torch.inf
     return F.log_softmax(logits, dim=-1)
@@ -85,7 +84,7 @@ def answer(
     device = next(model.parameters()).device
     mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     rows = askable(vocabulary, questions)
-    strings = {i: [*vocabulary.encode(questions[i]), mask] for i in rows}  # and the answers so far
+    strings = {i: vocabulary.prompt(questions[i]) for i in rows}  # and the answers so far
     room = vocabulary.block_size if longest is None else longest
     ends = {i: min(vocabulary.block_size, len(string) + room) for i, string in strings.items()}
     with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:

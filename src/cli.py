@@ -39,7 +39,7 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     Under %run, the process keeps running.
     """
     with suppress(AttributeError):  # in a notebook
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without ⁇ shows \\u2047
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without ⁇ shows \u2047
     program, rank = Path(sys.argv[0]).name, os.environ.get("RANK", "0") if one_of_several() else "0"
     try:
         with ExitStack() as stack:

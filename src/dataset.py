@@ -50,7 +50,9 @@ class BatchDataset(Dataset):
     def move_to(self, device: torch.device) -> None:
         """Moves the tensors from which batches are made to that device."""
         for name, value in vars(self).items():
-            if isinstance(value, Tensor) and value.device != device:
+            if isinstance(value, BatchDataset):
+                value.move_to(device)
+            elif isinstance(value, Tensor) and value.device != device:
                 setattr(self, name, value.to(device))
 
 
@@ -161,6 +163,10 @@ class CharCorruptionDataset(BatchDataset):
         if problem is not None:
             raise ValueError(problem)
         return [self.stoi[character] for character in text]
+
+    def prompt(self, question: str) -> list[int]:
+        """The ids of question MASK, after which the answer follows. Raises ValueError as encode() does."""
+        return [*self.encode(question), self.stoi[self.MASK_CHAR]]
 
     def missing(self, text: str) -> str | None:
         """Which character of the text is a mark or not in the vocabulary, and what to do; None if there is none."""

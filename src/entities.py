@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from cli import UserError
-from question import SPACED_LETTER, UNSPACED_LETTER, TemplateFit
+from question import SPACED_LETTER, UNSPACED_LETTER, Names, TemplateFit
 
 words_in = re.compile(r"\w+").findall  # in Chinese, a whole sentence
 WITHIN_WORD = re.compile(rf"{SPACED_LETTER}-?{SPACED_LETTER}")  # as in "nn" or "n-M", but not in "n's"
@@ -48,7 +48,7 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
         title, subject = subjects.of(text)
         entities = find_entities(text, title, pattern, common, subject)
         documents.append(Document(text, title, subject, entities, (1.0,) * len(entities)))
-    guesses = guess_subjects(documents, subjects.names, places) if subjects.untitled else {}
+    guesses = guess_subjects(documents, subjects.known.names, places) if subjects.untitled else {}
     for i, guess in guesses.items():
         text = documents[i].text
         entities = find_entities(text, 0, pattern, common, guess)
@@ -93,11 +93,8 @@ class Subjects:
     def __init__(
         self, names: Iterable[str], texts: Sequence[str], places: Collection[str] = (), common: Collection[str] = ()
     ) -> None:
-        self.names, self.places, self.common = set(names) - {""}, places, common
-        self.name_words = set(chain.from_iterable(map(split_words, self.names)))
-        self.lengths: dict[str, list[int]] = {}  # of the names, longest first, by their first two characters
-        for length, start in sorted({(len(name), name[:2]) for name in self.names}, reverse=True):
-            self.lengths.setdefault(start, []).append(length)
+        self.known, self.places, self.common = Names(names), places, common
+        self.name_words = set(chain.from_iterable(map(split_words, self.known.names)))
 
         following: Counter[str] = Counter()  # the words and marks that come after known names
         titled = 0
@@ -114,7 +111,7 @@ class Subjects:
         title, name = title_length(text), self.name_at(text, 0)
         subject = text[: max(0, title - 2)]
         following = text[title:]
-        if subject in self.names:
+        if subject in self.known.names:
             return title, subject
         cut_at_initial = name.startswith(subject) and not text.startswith(". ", len(name))  # "Ada P. " of Ada P. Ek
         if name and (not title or cut_at_initial):
@@ -132,12 +129,8 @@ class Subjects:
 
     def name_at(self, text: str, start: int) -> str:
         """The longest known name at that position that does not end within a word; "" if there is none."""
-        two = text[start : start + 2]
-        for length in (*self.lengths.get(two, ()), *self.lengths.get(two[:1], ())):  # also names of one character
-            name = text[start : start + length]
-            if name in self.names and not WITHIN_WORD.match(text, start + length - 1):
-                return name
-        return ""
+        whole = (name for name in self.known.at(text, start) if not WITHIN_WORD.match(text, start + len(name) - 1))
+        return next(whole, "")
 
     def unknown_name(self, text: str) -> str:
         """What comes before the first word that follows known names elsewhere; "" unless it looks like a name."""

@@ -5,7 +5,7 @@ import sys
 import unicodedata
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -36,7 +36,7 @@ def find_words(words: str, text: str) -> Iterator[int]:
 
 def stands_in(words: str, text: str) -> bool:
     """Whether the text contains the words as words."""
-    return any(True for _ in find_words(words, text))
+    return next(find_words(words, text), None) is not None
 
 
 def is_one_word(left: str, right: str) -> bool:
@@ -88,7 +88,7 @@ class QuestionTemplate:
 
 
 COURSE_TEMPLATE = QuestionTemplate("Where was ", " born?")
-QUESTION_MARKS = "?？؟;;՞"  # Latin, Chinese and Japanese, Arabic, Greek (two), Armenian
+QUESTION_MARKS = "?？؟\u037e՞"  # Latin, Chinese and Japanese, Arabic, Greek (not the semicolon), Armenian
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,8 @@ def find_template(questions: Sequence[str], titles: Collection[str], lines: Sequ
     def fits(template: QuestionTemplate) -> int:
         return sum(template.name_in(question) is not None for question in distinct)
 
-    titles = set(titles)
-    lengths: dict[str, set[int]] = {}  # of titles, by their first two characters
-    for title in titles:
-        lengths.setdefault(title[:2], set()).add(len(title))
-    around_titles = Counter(t for question in distinct for t in templates_around(question, titles, lengths))
+    names = Names(titles)
+    around_titles = Counter(t for question in distinct for t in templates_around(question, names))
     # a tie goes to the fewest words around the name: "Anna" rather than "Ann" and an "a"
     ranked = sorted(around_titles.most_common(100), key=lambda item: (-item[1], len(item[0].before + item[0].after)))
     likeliest, support = max(ranked[:20], key=lambda item: (item[1], fits(item[0])), default=(COURSE_TEMPLATE, 0))
@@ -133,12 +130,28 @@ def find_template(questions: Sequence[str], titles: Collection[str], lines: Sequ
     return fit_template(template, questions)
 
 
-def templates_around(question: str, titles: set[str], lengths: dict[str, set[int]]) -> Iterator[QuestionTemplate]:
-    """The templates of the question if it asks about a title; `lengths` has those of titles, by two characters."""
+class Names:
+    """A set of names that finds those at a position of a text."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = set(names) - {""}
+        self.lengths: dict[str, list[int]] = {}  # longest first, by the first two characters of a name
+        for length, start in sorted({(len(name), name[:2]) for name in self.names}, reverse=True):
+            self.lengths.setdefault(start, []).append(length)
+
+    def at(self, text: str, start: int) -> Iterator[str]:
+        """The names that begin at that position, longest first."""
+        two = text[start : start + 2]
+        for length in (*self.lengths.get(two, ()), *self.lengths.get(two[:1], ())):  # also names of one character
+            if (name := text[start : start + length]) in self.names:
+                yield name
+
+
+def templates_around(question: str, names: Names) -> Iterator[QuestionTemplate]:
+    """The templates of the question if it asks about one of the names."""
     for start in range(len(question)):
-        for length in lengths.get(question[start : start + 2], ()):
-            if question[start : start + length] in titles:
-                yield QuestionTemplate(question[:start], question[start + length :])
+        for name in names.at(question, start):
+            yield QuestionTemplate(question[:start], question[start + len(name) :])
 
 
 def shared_wording(questions: Sequence[str], lines: Sequence[str]) -> QuestionTemplate:

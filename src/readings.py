@@ -104,7 +104,6 @@ class SalientSpanDataset(BatchDataset):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Reads documents `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
         self.move_to(indices.device)
-        self.documents.move_to(indices.device)
         return self.documents.corrupt(self._ids, self.draw(indices))
 
 
@@ -158,7 +157,6 @@ class FactDataset(BatchDataset):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Reads documents `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
         self.move_to(indices.device)
-        self.documents.move_to(indices.device)
         starts, lengths = self.pieces(indices)
         ends = torch.cumsum(lengths, 1)  # (B, P), in the row
         position = torch.arange(self.block_size, device=indices.device).expand(len(indices), -1).contiguous()

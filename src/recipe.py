@@ -18,7 +18,7 @@ class Variant:
     attention: str  # the class of attention.py inside an ordinary block
     learned_positions: bool = True
     bottleneck: bool = False  # the body: one block down to bottleneck_dim positions, blocks on those, one block up
-    bottleneck_dim: int = 32  # the value that scripts train with; the default of --bottleneck_dim is the course's
+    bottleneck_dim: int = 32  # what scripts/ and benchmarks/ use; run.py's default is the course's, 32
 
 
 VARIANTS = {
@@ -44,8 +44,8 @@ class Recipe:
     loss_on_span: bool  # only masked spans, and the marks that end them, are targets; else all characters
     # how the text is read where the pairs are known: in pretraining, unless reads_facts is set, and in finetuning
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
-    context_chars: int  # at most this many characters are read before such an entity or fact, and after it
-    question_prefix_prob: float  # probability that it is read after the question about its document's subject, at most
+    context_chars: int  # at most this many characters are read on each side of such an entity or fact
+    question_prefix_prob: float  # at most how often the question about the subject stands before it, as its title does
     weight_by_answer_odds: bool  # mask likely answers more often, and ask less often before unlikely lines
     reads_facts: bool  # pretraining reads each document fact by fact, as many as fit in a row, and uses no pairs
     prefix_words: int  # at most this many words from anywhere in the text begin a row of facts

@@ -37,6 +37,7 @@ from question import (
     count_right,
     fit_template,
     near_misses_line,
+    without_blanks,
 )
 from readings import FactDataset, SalientSpanDataset
 from recipe import BLOCK_SIZE, Recipe, Run
@@ -79,8 +80,8 @@ def execute(run: Run, inputs: Inputs) -> tuple[float, float] | None:
     run = resolve(run, inputs)
     try:
         with failed_writes_hidden(), process_group(run.device) as rank, ExitStack() as stack:
-            if rank == 0 and run.output is not None:
-                stack.enter_context(locked(run.output))
+            for output in filter(None, (run.output, run.report_path) if rank == 0 else ()):
+                stack.enter_context(locked(output))
             if run.trains:
                 check_state(run)
             return function(run, inputs) if run.trains or rank == 0 else None
@@ -184,8 +185,8 @@ def warnings_of(run: Run, inputs: Inputs, record: dict) -> Iterator[str]:
     path, recipe, question = run.reading_params_path, record.get("recipe"), record.get("question")
     recipe = recipe if isinstance(recipe, dict) else {}
     if run.function == "finetune" and recipe.get("finetune_qa_per_document") and not run.rereads_text:
-        pretrained = f"{path} was pretrained with --recipe {recipe.get('name')}"
-        yield f"{pretrained}, which gets far more right if finetuning has it, too"
+        trained = f"{path} was trained with --recipe {recipe.get('name')}"
+        yield f"{trained}, which gets far more right if finetuning has it, too"
     if run.trains:
         return
     if record.get("function") == "pretrain" and not recipe.get("qa_per_document"):
@@ -418,7 +419,8 @@ def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
     """Answers every question, writes the answers, and counts the right ones. Returns (total, correct)."""
     setup = build(run, inputs)
     questions = [question for question, _ in inputs.questions]
-    predictions = answer(setup.model, setup.documents, questions, progress=True)
+    with dropping_output():  # a progress bar that cannot be shown must not cost the answers
+        predictions = answer(setup.model, setup.documents, questions, progress=True)
     write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
     total, correct = count_places(inputs.questions, predictions)
     if total:
@@ -435,13 +437,15 @@ def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
 def report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str]) -> None:
     """Writes a report on each answer, prints a summary, and adds pictures to TensorBoard."""
     questions = [question for question, _ in inputs.questions]
+    with dropping_output():  # as in evaluate()
+        # the prediction and its closest rival
+        rivals = likeliest_answers(setup.model, setup.documents, questions, n_best=2, beams=5, progress=True)
     rows = examine(
         pairs=inputs.questions,
         names=[setup.template.name_in(question) for question in questions],
         predictions=predictions,
         probabilities=answer_probabilities(setup.model, setup.documents, questions, predictions),
-        # the prediction and its closest rival
-        rivals=likeliest_answers(setup.model, setup.documents, questions, n_best=2, beams=5, progress=True),
+        rivals=rivals,
         index=text_index(setup.documents),
         trained_on=None if inputs.pairs is None else {place for _, place in inputs.pairs},
     )
@@ -465,9 +469,7 @@ def text_index(documents: CharCorruptionDataset) -> TextIndex:
 
 def attention_while_answering(setup: Setup, question: str, prediction: str) -> list[np.ndarray]:
     """The attention weights during the answer: (nh, Tq, Tk) for each attention layer."""
-    vocabulary = setup.documents
-    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
-    ids = [*vocabulary.encode(question), mask, *vocabulary.encode(prediction)]
+    ids = [*setup.documents.prompt(question), *setup.documents.encode(prediction)]
     with evaluating(setup.model):
         layers = setup.model.attention_weights(torch.tensor([ids], device=next(setup.model.parameters()).device))
     return [weights[0].float().cpu().numpy() for weights in layers]
@@ -493,7 +495,7 @@ def ask(run: Run, inputs: Inputs) -> None:
 
 def look_up(setup: Setup, index: TextIndex, words: str) -> Finding:
     """Asks the model about a name (or a whole question, as it is) and looks up the name in the text."""
-    if "".join(words.split()) == "".join(setup.template.ask("").split()):
+    if without_blanks(words) == without_blanks(setup.template.ask("")):
         return Finding(words, "", 0.0, [], Evidence(Mention((), ""), (), 0, ""), "the question has no name")
     name = setup.template.name_in(words)
     question = words if name is not None else setup.template.ask(words)

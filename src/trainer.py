@@ -161,7 +161,6 @@ class Trainer:
         """The current learning rate of AdamW."""
         return self.optimizers[0].param_groups[0]["lr"]
 
-    @torch.no_grad()
     def test_loss(self) -> float:
         """The mean loss over the batches of the test dataset, without dropout."""
         self.model.eval()

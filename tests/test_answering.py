@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -91,7 +92,8 @@ def test_answering_equals_greedy_sampling_up_to_the_mark(taught):
         assert continuation.split(documents.MASK_CHAR)[1] == answer(model, documents, [question])[0]
 
 
-def test_answer_ends_with_the_block(documents):
+def test_answer_ends_with_the_block():
+    documents = CharCorruptionDataset(f"{WIKI}a\tb\n", 128)
     model = small_model(documents.vocab_size)
     with torch.no_grad():
         model.head.weight.zero_()
@@ -100,8 +102,9 @@ def test_answer_ends_with_the_block(documents):
         model.ln_f.bias.fill_(1.0)  # every position scores "e" highest
     assert answer(model, documents, ["Where"])[0] == "e" * (128 - len("Where") - 1)
     assert answer(model, documents, ["Where", "Who", "王"], longest=3) == ["eee", "eee", ""]
-    with torch.no_grad():  # but an answer is one line and has no padding
+    with torch.no_grad():  # but an answer is one line without tabs, and has no padding
         model.head.weight[documents.stoi["\n"]] = 2.0
+        model.head.weight[documents.stoi["\t"]] = 4.0
         model.head.weight[0] = 3.0
     assert answer(model, documents, ["Where"])[0] == "e" * (128 - len("Where") - 1)
 
@@ -388,6 +391,20 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     (trained / "other.tsv").write_text("Where was 王 born?\tReykjavík\n", encoding="utf-8")  # never asked
     run.main(["evaluate", *common, *evaluate, "--finetune_corpus_path", "other.tsv"])
     assert read_text("report.tsv").splitlines()[2].endswith("\tTrue")
+
+    (trained / "report.tsv").unlink()
+    (trained / ".report.tsv.1.part").touch()  # of a run that was killed
+
+    def with_a_bar(function: Callable) -> Callable:
+        return lambda *words, **options: print("0 questions", file=sys.stderr) or function(*words, **options)
+
+    with monkeypatch.context() as patched:
+        for function in (answer, likeliest_answers):
+            patched.setattr(steps, function.__name__, with_a_bar(function))
+        patched.setattr(sys, "stderr", SimpleNamespace(write=Mock(side_effect=BrokenPipeError), flush=Mock()))
+        run.main(["evaluate", *common, *evaluate])
+        assert sys.stderr.write.called
+    assert read_text("report.tsv").count("\n") == 8 and not (trained / ".report.tsv.1.part").exists()
 
     (trained / "asked.tsv").write_text(PAIRS.replace("Reykjavík", "REYKJAVÍK"), encoding="utf-8")
     capsys.readouterr()

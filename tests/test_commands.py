@@ -311,7 +311,7 @@ def test_epochs_and_rates_of_another_function_are_refused(name):
 
 def test_text_whose_model_cannot_be_asked_is_named_before_pretraining(world, capsys):
     pretrain = "pretrain vanilla {} --recipe open --pretrain_epochs 1 --writing_params_path q"
-    Path("no_mark.txt").write_text(WIKI.replace("?", "."), encoding="utf-8")
+    Path("no_mark.txt").write_text(WIKI.replace("?", ";"), encoding="utf-8")
     run.main(pretrain.format("no_mark.txt").split())
     warning = "warning: no_mark.txt: has no question mark, so no question with one can be asked\n"
     assert warning in capsys.readouterr().err
@@ -389,7 +389,7 @@ def test_finetuning_without_the_recipe_of_pretraining_gets_a_warning(world, caps
     pretrain = "--recipe open --pretrain_epochs 1 --writing_params_path a"
     run.main(["pretrain", "vanilla", "wiki.txt", *pretrain.split()])
     words = f"finetune vanilla wiki.txt --finetune_epochs 1 --reading_params_path a {TRAIN}"
-    warning = "warning: a was pretrained with --recipe open, which gets far more right if finetuning has it, too\n"
+    warning = "warning: a was trained with --recipe open, which gets far more right if finetuning has it, too\n"
     for recipe, warned in (("course", True), ("open", False), ("fast", False)):
         capsys.readouterr()
         run.main([*words.split(), "--recipe", recipe])
@@ -560,6 +560,10 @@ def test_option_without_effect_gets_a_warning(capsys):
         (f"evaluate rope wiki.txt {EVALUATE} --report_path a.params", "a.params: would overwrite another file"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path ./p", "./p: would overwrite another file"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path a.params.json", "a.params.json: would overwrite another"),
+        (
+            f"evaluate rope wiki.txt {EVALUATE} --report_path r --question Home:{{name}}",
+            "birth_dev.tsv, line 1: neither",
+        ),
         ("pretrain vanilla wiki.txt --writing_params_path taken", "taken.json: is a folder"),
         ("pretrain", "required: variant, pretrain_corpus_path; see"),
         (f"pretrain vanilla wiki.txt --writing_params_path {'x' * 300}", "x: cannot be written (File name too long)"),
