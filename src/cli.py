@@ -157,13 +157,28 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose help shows defaults and whose errors are UserErrors, one line each."""
+    """An ArgumentParser whose help shows defaults, that refuses empty values, and whose errors are UserErrors, one line
+    each.
+    """
 
     def __init__(self, description: str | None, **kwargs: str) -> None:
         super().__init__(description=description, formatter_class=HelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
+
+    def parse_args(self, *words: Any) -> argparse.Namespace:
+        return self.without_empty(super().parse_args(*words))
+
+    def parse_intermixed_args(self, *words: Any) -> argparse.Namespace:
+        return self.without_empty(super().parse_intermixed_args(*words))
+
+    def without_empty(self, found: argparse.Namespace) -> argparse.Namespace:
+        """What was parsed. Raises UserError for an empty value, such as "$DEV" in a shell without that variable."""
+        for action in self._actions:
+            if getattr(found, action.dest, None) == "":
+                self.error(f"{'/'.join(action.option_strings) or action.dest} is empty")
+        return found
 
 
 def positive(kind: type) -> Callable[[str], float]:

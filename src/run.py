@@ -175,9 +175,6 @@ def parse(argv: list[str]) -> Run:
         overview.parse_args(argv[:1])
     parser = parser_of(function)
     given = vars(parser.parse_intermixed_args(argv[1:]))
-    empty = next((name for name, value in given.items() if value == ""), None)
-    if empty is not None:  # such as "$DEV" in a shell without that variable
-        parser.error(f"{'--' if empty in OPTIONS else ''}{empty} is empty")
     recipe = RECIPES[given.pop("recipe")]
     for name, (functions, _) in OPTIONS.items():
         if function in functions or name in QUIET or given[name] == parser.get_default(name):

@@ -85,6 +85,12 @@ def test_recipe_that_reads_facts_cannot_pretrain_on_pairs():
     assert with_settings(RECIPES["fast"], settings) == with_settings(RECIPES["fast"], settings[::-1])
 
 
+def test_empty_option_is_no_default(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["experiment.py", "run", "--folder", ""])
+    with pytest.raises(UserError, match=r"^--folder is empty; see --help$"):
+        experiment.main()
+
+
 def test_long_folder_names_differ_in_their_hash():
     assert experiment.folder_name(["run", "", "muon_lr=0 dropout=0.1", "4x2"]) == "run,muon_lr=0,dropout=0.1,4x2"
     first, second = (experiment.folder_name(["finetune_lr=6e-4"] * 20 + [seed]) for seed in ("1", "2"))
