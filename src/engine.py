@@ -272,11 +272,11 @@ class Engine:
 
     def loss_of(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of model(x, y). On a CPU it is that of model.loss_at_targets(x, y), if the model has this method."""
-        return model.loss_at_targets(x, y) if self.uses_loss_at_targets() else model(x, y)[1]
+        return model.loss_at_targets(x, y) if self.uses_loss_at_targets(model) else model(x, y)[1]
 
-    def uses_loss_at_targets(self) -> bool:
+    def uses_loss_at_targets(self, model: nn.Module) -> bool:
         """Whether the model has this method and runs on a CPU: its shapes depend on the data and would slow a GPU."""
-        return self.device.type == "cpu" and hasattr(self.model, "loss_at_targets")
+        return self.device.type == "cpu" and hasattr(model, "loss_at_targets")
 
     def autocast(self) -> torch.autocast:
         """A context in which matmuls have the precision of the run; each weight is cast once."""
@@ -357,7 +357,7 @@ class Throughput:
         """Adds a step on the batch x, y (B, ...)."""
         lengths = x.reshape(len(x), -1).count_nonzero(dim=1)  # (B,)
         flops = training_flops(self.weights, lengths)
-        if self.engine.uses_loss_at_targets():
+        if self.engine.uses_loss_at_targets(self.engine.parallel):
             without_target = lengths.sum() - (y != self.engine.ignore_index).sum()
             flops -= 6 * self.engine.model.skipped_weights() * without_target
         self.done += torch.stack((lengths.sum(), flops))
