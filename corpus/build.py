@@ -504,8 +504,10 @@ def summary(corpus: Corpus, relation: str) -> str:
     )
 
 
-def write_files(files: dict[str, str], out: str) -> None:
-    """Writes the files into the folder `out`, each in one step. Raises UserError if one cannot be written."""
+def write_files(files: dict[str, str], out: str, people_path: str) -> None:
+    """Writes the files into the folder `out`, each in one step. Raises UserError if one cannot be written, or would
+    replace the table of people.
+    """
     paths = {Path(out, name): text for name, text in files.items()}
     try:
         for path in paths:
@@ -513,7 +515,7 @@ def write_files(files: dict[str, str], out: str) -> None:
     except OSError as error:
         raise UserError(f"--out {out}: cannot create the folder ({error.strerror})") from None
     for path in paths:
-        check_writable(str(path), None)
+        check_writable(str(path), None, [people_path])
     for path, text in paths.items():
         write_text(str(path), text)
 
@@ -549,7 +551,7 @@ def main(argv: list[str] | None = None) -> None:
     if wanted > len(people):
         raise UserError(f"--people {wanted}: {arguments.people_path} has only {len(people)}")
     corpus = build_corpus(people[:wanted], arguments.seed, arguments.lines_per_person)
-    write_files(corpus_files(corpus, arguments.relation), arguments.out)
+    write_files(corpus_files(corpus, arguments.relation), arguments.out, arguments.people_path)
     print(summary(corpus, arguments.relation))
 
 

@@ -300,6 +300,12 @@ class Measurement:
         """Whether the row was begun: with --resume it continues, or is skipped if it is complete."""
         return any(map(os.path.exists, (self.pretrained.state, self.pretrained.path)))
 
+    def check_complete(self) -> None:
+        """Raises UserError if the row was begun, and not all of its records were written."""
+        recorded = self.recorded.read_text().split() if self.recorded.exists() else []
+        if self.can_resume() and len(recorded) < len(self.row.relations):
+            raise UserError(f"{self.folder}: was begun and not finished; give --resume, or remove the folder")
+
     def forget(self) -> None:
         """Removes what an earlier run of this row left, so that --resume does not take it for a part of this run."""
         for path in (self.recorded, self.pretrained.path, self.pretrained.state):
@@ -533,6 +539,8 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with locked(str(RESULTS)):  # the same experiment twice would share folders
         if not arguments.resume:
+            for measurement in measurements:
+                measurement.check_complete()
             for measurement in measurements:
                 measurement.forget()
         for measurement in measurements:

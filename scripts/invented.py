@@ -6,6 +6,7 @@ Writes the answers to --outputs_path, by default invented.tsv, in the format of 
 """
 
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -98,6 +99,7 @@ def main() -> None:
         capture_output=True,
         text=True,
         encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
     )
     if asked.returncode:
         reason = (asked.stderr.strip().splitlines() or ["no message"])[-1]

@@ -85,10 +85,12 @@ def lengths() -> plt.Figure:
 def knowledge() -> plt.Figure:
     """How often answers of each probability, and the surest answers, are right. Raises UserError without a report."""
     try:
-        header, *rows = (line.rstrip("\n").split("\t") for line in sys.stdin)
+        header, *rows = (line.rstrip("\n").split("\t") for line in sys.stdin or ())  # None: closed
         of_column = dict(zip(header, zip(*rows, strict=True), strict=True))
         confidence = np.array(of_column["probability"], dtype=float)
         correct = np.array(of_column["correct"]) == "True"
+        if not ((confidence >= 0) & (confidence <= 1)).all():
+            raise ValueError
     except (ValueError, KeyError):  # also for bytes that are not UTF-8
         raise UserError("standard input: no report; pipe in what run.py evaluate wrote to --report_path") from None
     which = bin_of(confidence)

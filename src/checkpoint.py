@@ -141,8 +141,9 @@ def read_record(path: str) -> dict[str, Any]:
     json_path = OutputFiles(path).record
     if not os.path.exists(json_path):
         return {}
+    content = read_bytes(json_path)
     try:
-        record = json.loads(read_bytes(json_path))
+        record = json.loads(content)
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -104,10 +105,11 @@ class OutputFiles:
 # kinds of files, as messages call them
 PARAMS, ARCHIVE, RECORD = "parameters", "an archive", "the record of parameters"
 REPORT, ANSWERS, ROWS, TEXT = "a report", "answers of ask", "rows with tabs", "a text"
+BINARY = "something other than text"
 
 
 def kind_of(path: str) -> str | None:
-    """The kind of a file; ROWS are any other rows with tabs, such as questions, and TEXT is anything else. None if
+    """The kind of a file; ROWS are any other rows with tabs, such as questions, and TEXT is any other UTF-8. None if
     there is no such file, or it is empty.
     """
     beginning = read_bytes(path, 1000) if os.path.isfile(path) else b""
@@ -115,13 +117,26 @@ def kind_of(path: str) -> str | None:
         return None
     if beginning.startswith(b"\x80"):  # a pickle, in which torch wrote parameters before 1.6
         return PARAMS
+    if beginning.startswith(b"PK") and b"data.pkl" in beginning:
+        return PARAMS
     if beginning.startswith(b"PK"):
-        return PARAMS if b"data.pkl" in beginning else ARCHIVE
+        return ARCHIVE if beginning.startswith(b"src/", 30) else BINARY  # the first name in a submission
+    if b"\0" in beginning or not is_utf8(beginning):
+        return BINARY
     if re.match(rb'\{\s*"function":', beginning):
         return RECORD
     headers = {b"question\tprediction\t": REPORT, b"name\tanswer\t": ANSWERS}
     tables = (kind for header, kind in headers.items() if beginning.startswith(header))
     return next(tables, None) or (ROWS if b"\t" in read_bytes(path) else TEXT)
+
+
+def is_utf8(beginning: bytes) -> bool:
+    """Whether the first bytes of a file are UTF-8; the last character may be cut off."""
+    try:
+        beginning.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(beginning) - 4 and error.reason == "unexpected end of data"
+    return True
 
 
 def check_replaceable(path: str, kind: str) -> None:
@@ -134,6 +149,17 @@ def check_replaceable(path: str, kind: str) -> None:
 def resolve_link(path: str) -> Path:
     """The file that is written for `path`: links are followed."""
     return Path(os.path.realpath(path))
+
+
+def is_open_file(path: str) -> bool:
+    """Whether the path names an open file, such as /dev/stdout: what it stands for must not be replaced."""
+    for _ in range(40):  # links
+        if os.path.realpath(os.path.dirname(path)).startswith("/proc/"):
+            return True
+        if not os.path.islink(path):
+            break
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    return False
 
 
 def part_of(target: Path, process: int) -> Path:
@@ -156,8 +182,10 @@ def check_writable(path: str, kind: str | None, others: Iterable[str] = ()) -> N
         raise UserError(f"{path}: the folder {folder} does not exist, or may not be entered; name another")
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder; name a file in it")
-    if os.path.exists(path) and not os.path.isfile(path):
+    if (os.path.exists(path) and not os.path.isfile(path)) or is_open_file(path):
         raise UserError(f"{path}: is not a regular file; name one")
+    if os.path.exists(path) and not os.stat(path).st_mode & 0o222:
+        raise UserError(f"{path}: is write-protected; name another output")
     if kind is not None:
         check_replaceable(path, kind)
     with writing(f"{path}:"):
@@ -238,6 +266,8 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            with suppress(FileNotFoundError):  # there is none to replace
+                shutil.copymode(target, part)
             os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)  # gone already, unless something went wrong

@@ -84,6 +84,8 @@ def execute(run: Run, inputs: Inputs) -> tuple[float, float] | None:
                 stack.enter_context(locked(output))
             if run.trains:
                 check_state(run)
+            if run.trains:
+                stack.enter_context(dropping_output())
             return function(run, inputs) if run.trains or rank == 0 else None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -349,7 +351,7 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
     if trainer.rank == 0:
         trainer.config.writer = tensorboard_writer(run, record["started"], trainer.steps + 1)
     try:
-        with keeper.listening(), dropping_output():
+        with keeper.listening():
             trainer.train()
     except FloatingPointError as error:
         lower = f"--{run.function}_lr" + (" and muon_lr in src/recipe.py" if trainer.config.muon_lr else "")
@@ -368,7 +370,10 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
             with suppress(OSError):  # a full disk
                 trainer.config.writer.close()
     if trainer.rank == 0:
-        save_params(setup.model, files.path, record)
+        try:
+            save_params(setup.model, files.path, record)
+        except UserError as error:
+            raise UserError(f"{error}; {keeper.path} keeps the state. To resume: {resume_command}") from None
         keeper.remove()
         print(f"Parameters written to {files.path}")
 
@@ -417,9 +422,9 @@ def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) ->
 
 def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
     """Answers every question, writes the answers, and counts the right ones. Returns (total, correct)."""
-    setup = build(run, inputs)
     questions = [question for question, _ in inputs.questions]
-    with dropping_output():  # a progress bar that cannot be shown must not cost the answers
+    with dropping_output():  # what cannot be shown must not cost the answers
+        setup = build(run, inputs)
         predictions = answer(setup.model, setup.documents, questions, progress=True)
     write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
     total, correct = count_places(inputs.questions, predictions)

@@ -418,6 +418,15 @@ def test_wrong_header_is_refused(table):
         build.read_people(table(ROW, header=ROW))
 
 
+def test_table_of_people_is_not_replaced(run, crowd, out):
+    out.mkdir()
+    table = out / "wiki.txt"
+    table.write_bytes(Path(crowd).read_bytes())
+    with pytest.raises(UserError, match=r"wiki\.txt: would overwrite another file of this run"):
+        run(path=str(table))
+    assert table.read_bytes() == Path(crowd).read_bytes()
+
+
 def test_missing_table_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         build.read_people(str(tmp_path / "people.tsv"))

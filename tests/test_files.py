@@ -16,6 +16,7 @@ from cli import UserError, exit_on_user_error
 from files import (
     ANSWERS,
     ARCHIVE,
+    BINARY,
     PARAMS,
     RECORD,
     REPORT,
@@ -25,6 +26,7 @@ from files import (
     atomic_write,
     check_folder,
     check_writable,
+    is_open_file,
     locked,
     read_text,
     write_text,
@@ -167,6 +169,28 @@ def test_terminal_without_the_marks_shows_their_codes(monkeypatch, tmp_path):
     assert (tmp_path / "out").read_text() == "\\u2047\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="has no /proc")
+def test_file_behind_an_open_stream_is_not_replaced(tmp_path):
+    with open(tmp_path / "notes", "w") as notes:
+        (tmp_path / "link").symlink_to(f"/proc/self/fd/{notes.fileno()}")
+        for path in (f"/dev/fd/{notes.fileno()}", str(tmp_path / "link")):
+            with pytest.raises(UserError, match=r": is not a regular file; name one$"):
+                check_writable(path, None)
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert not is_open_file(str(tmp_path / "a"))  # and it ends
+
+
+def test_file_keeps_its_mode_and_a_protected_one_is_not_replaced(tmp_path):
+    path = tmp_path / "a"
+    path.touch(mode=0o600)
+    write_text(str(path), "new")
+    assert path.stat().st_mode & 0o777 == 0o600 and path.read_text() == "new"
+    path.chmod(0o400)
+    with pytest.raises(UserError, match=r"a: is write-protected; name another output$"):
+        check_writable(str(path), TEXT)
+
+
 def test_kept_parameters_are_recognised(tmp_path):
     files = OutputFiles(str(tmp_path / "a"))
     assert files.is_kept(files.kept(20)) and files.is_kept(OutputFiles(files.kept(20)).record)
@@ -189,7 +213,13 @@ def test_file_is_replaced_only_by_one_of_its_kind(tmp_path):
     (tmp_path / "utf16.tsv").write_text("Where was Ada born?", encoding="utf-16")
     (tmp_path / "empty").touch()
     kinds = {"new.params": PARAMS, "old.params": PARAMS, "a.zip": ARCHIVE, "p.json": RECORD}
-    kinds |= {"config.json": TEXT, "utf16.tsv": TEXT}
+    with zipfile.ZipFile(tmp_path / "thesis.docx", "w") as archive:
+        archive.writestr("word/document.xml", "")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "long.txt").write_text("é" * 999)  # the 1,000th byte is in the middle of a character
+    (tmp_path / "odd.txt").write_text("a" + "é" * 999)
+    kinds |= {"config.json": TEXT, "utf16.tsv": BINARY, "thesis.docx": BINARY, "a.png": BINARY}
+    kinds |= {"long.txt": TEXT, "odd.txt": TEXT}
     for name, text in (("report", "question\tprediction\n"), ("asked", "name\tanswer\n"), ("pairs", "a\tb\n")):
         (tmp_path / name).write_text(text.replace("\n", "\tx\n"))
     kinds |= {"report": REPORT, "asked": ANSWERS, "pairs": ROWS}

@@ -210,6 +210,12 @@ def test_any_record_of_a_params_file_is_read_or_refused(tmp_path, params, conten
         assert is_one_line(error, f"{path}.json")
 
 
+def test_record_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.params.json").mkdir()
+    with pytest.raises(UserError, match=r"a\.params\.json: is a folder"):
+        read_record(str(tmp_path / "a.params"))
+
+
 def test_record_nested_too_deep_is_refused(tmp_path):
     path = str(tmp_path / "a.params")
     Path(path).write_text("")

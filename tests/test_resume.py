@@ -182,7 +182,12 @@ def test_disk_that_is_full_at_the_end_leaves_the_state(world):
     def fails(model: GPT, path: str, record: dict) -> None:
         raise UserError(f"{path}: cannot be written (No space left on device)")
 
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(UserError, match="No space"):
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        pytest.raises(
+            UserError, match=r"No space left on device\); a\.params\.state keeps the state\. To resume: .* --resume$"
+        ),
+    ):
         patched.setattr(steps, "save_params", fails)
         run.main([*PRETRAIN.split(), "2"])
     assert left(world) == {"a.params.state"}

@@ -220,6 +220,8 @@ def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
     monkeypatch.setattr(experiment.Measurement, "finetune_and_answer", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         main()
+    with pytest.raises(UserError, match=r": was begun and not finished; give --resume, or remove the folder$"):
+        main()
     monkeypatch.setattr(experiment.Measurement, "finetune_and_answer", answer)
     (pretrained,) = Path("experiments").glob("run,*/pretrain.params")
     before = pretrained.stat().st_mtime_ns
@@ -424,6 +426,7 @@ NO_REPORTS = [
     "name\tprobability\nAda\t0.5\n",  # what ask prints
     "probability\tcorrect\n0.5\n",
     "probability\tcorrect\nhigh\tTrue\n",
+    "probability\tcorrect\nnan\tTrue\n",
 ]
 
 
