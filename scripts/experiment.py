@@ -285,7 +285,7 @@ class Measurement:
         self.pairs_path, self.asked_path = f"{self.folder}/trained_on.tsv", f"{self.folder}/asked.tsv"
         self.pretrained = OutputFiles(f"{self.folder}/pretrain.params")
         self.pretraining = 0.0  # seconds
-        self.recorded = self.folder / "recorded"  # the relations whose records have been written
+        self.recorded = self.folder / "recorded"  # recorded_relations() reads it
         self.common = Run(
             function="evaluate",
             variant=variant,
@@ -300,10 +300,13 @@ class Measurement:
         """Whether the row was begun: with --resume it continues, or is skipped if it is complete."""
         return any(map(os.path.exists, (self.pretrained.state, self.pretrained.path)))
 
+    def recorded_relations(self) -> list[str]:
+        """The relations whose records have been written, in the order of the row."""
+        return self.recorded.read_text().split() if self.recorded.exists() else []
+
     def check_complete(self) -> None:
         """Raises UserError if the row was begun, and not all of its records were written."""
-        recorded = self.recorded.read_text().split() if self.recorded.exists() else []
-        if self.can_resume() and len(recorded) < len(self.row.relations):
+        if self.can_resume() and len(self.recorded_relations()) < len(self.row.relations):
             raise UserError(f"{self.folder}: was begun and not finished; give --resume, or remove the folder")
 
     def forget(self) -> None:
@@ -362,7 +365,7 @@ class Measurement:
     def run(self) -> None:
         """Trains and asks, and appends a record for each relation."""
         relations, resume = self.row.relations, self.arguments.resume
-        recorded = self.recorded.read_text().split() if resume and self.recorded.exists() else []
+        recorded = self.recorded_relations() if resume else []
         if len(recorded) == len(relations):
             print(f"{self.folder}: its records were written; --resume does not measure it again")
             return

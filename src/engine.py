@@ -275,7 +275,9 @@ class Engine:
         return model.loss_at_targets(x, y) if self.uses_loss_at_targets(model) else model(x, y)[1]
 
     def uses_loss_at_targets(self, model: nn.Module) -> bool:
-        """Whether the model has this method and runs on a CPU: its shapes depend on the data and would slow a GPU."""
+        """Whether the model has this method, and with it skipped_weights(), and runs on a CPU: its shapes depend on the
+        data and would slow a GPU.
+        """
         return self.device.type == "cpu" and hasattr(model, "loss_at_targets")
 
     def autocast(self) -> torch.autocast:

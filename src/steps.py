@@ -84,7 +84,6 @@ def execute(run: Run, inputs: Inputs) -> tuple[float, float] | None:
                 stack.enter_context(locked(output))
             if run.trains:
                 check_state(run)
-            if run.trains:
                 stack.enter_context(dropping_output())
             return function(run, inputs) if run.trains or rank == 0 else None
     except (RuntimeError, MemoryError) as error:
