@@ -4,7 +4,7 @@ python benchmarks/speed.py step        a training step of each variant, the plai
 python benchmarks/speed.py recipes     a step of pretraining by course, open and fast, and what a character costs
 python benchmarks/speed.py curve       the loss of the plain loop and of ours over the same documents
 python benchmarks/speed.py muon        a step of torch.optim.Muon and of ours, with and without oneDNN
-python benchmarks/speed.py answers     answering 500 questions, making a batch, --help
+python benchmarks/speed.py answers     how long 500 answers, a batch, and run.py --help take
 python benchmarks/speed.py lengths     time and memory of a step, for a block_size of 128 to 2048
 python benchmarks/speed.py documents   the time to start and to make a batch, for 3 thousand to 3 million documents
 python benchmarks/speed.py pretrain    the course's whole pretraining, without and with its start
@@ -39,7 +39,6 @@ except ModuleNotFoundError:  # or the virtual environment is not active
     print("speed.py: error: torch is not installed; pip install -r requirements.txt", file=sys.stderr)
     sys.exit(2)
 
-from plain import PlainGPT, PlainTrainer
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -52,6 +51,7 @@ from engine import DTYPES, configure_torch, matmul_ceiling, matmul_weights, pick
 from files import check_folder, read_text
 from model import GPT, GPTConfig
 from optim import Muon
+from plain import PlainGPT, PlainTrainer
 from question import COURSE_TEMPLATE, parse_pairs
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe
 from records import Record, append_record, commit_and_note, corpus_name, machine
@@ -82,6 +82,8 @@ def trainer_of(
 ) -> Trainer:
     """A trainer for pretraining by the recipe; `fast` needs the pairs. The rate falls as in the course's recipe."""
     configure_torch()
+    if torch.cuda.is_available():
+        torch._dynamo.config.suppress_errors = False  # what does not compile is not to be timed as if it did
     torch.manual_seed(0)
     documents.loss_on_span = recipe.loss_on_span
     model = GPT(model_config(variant, documents, recipe))
@@ -215,7 +217,6 @@ def step(text: str, rounds: int) -> Iterator[Record]:
 def recipes(text: str, pairs_path: str, rounds: int) -> Iterator[Record]:
     """A step of each recipe, its batch included. They take turns, so that other load falls on all of them."""
     device = pick_device("auto")
-    configure_torch()
     describe_machine(device)
     pairs, trainers = parse_pairs(read_text(pairs_path), pairs_path), {}
     for name in ("course", "open", "fast"):
@@ -244,8 +245,9 @@ def recipes(text: str, pairs_path: str, rounds: int) -> Iterator[Record]:
 
 
 def muon(documents: CharCorruptionDataset, rounds: int) -> Iterator[Record]:
-    """A step of Muon on the vanilla model's matrices. Without oneDNN is how torch multiplies bf16 without AVX-512."""
-    device = pick_device("auto")
+    """A step of Muon on the vanilla model's matrices, on the CPU. Without oneDNN is how torch multiplies bf16 without
+    AVX-512."""
+    device = torch.device("cpu")
     describe_machine(device)
     model = GPT(model_config("vanilla", documents)).to(device)
     for p in model.hidden_matrices():
@@ -471,6 +473,7 @@ def main() -> None:
     parser.add_argument("--pairs_path", default="birth_places_train.tsv", help="recipes: the pairs")
     parser.add_argument("--questions_path", default="birth_dev.tsv", help="answers: the questions")
     arguments = parser.parse_args()
+    configure_torch()  # before the first matmul
     text = read_text(arguments.corpus_path)
     documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)
     if arguments.what == "step" and len(documents) <= COURSE.pretrain_batch_size:

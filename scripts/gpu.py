@@ -3,9 +3,9 @@
 bash scripts/gpu.sh        needs torch 2.9 or newer, numpy, tqdm, tensorboard and pytest, but no network
 
 tests     the tests that need a GPU
-step      a training step of each variant, compiled and not compiled, against the speed of a large matmul
 fast      the fast recipe on this project's files, from pretraining to the last answer
-course    about 200 steps of the course's recipe, and how long its 650 epochs would take
+course    2,000 steps of the course's recipe, from which the time of its 650 epochs is estimated
+step      a training step of each variant, compiled and not compiled, against the speed of a large matmul
 
 Each part runs in a process of its own, with a time limit, so that one that hangs or fails does not stop the next. The
 record says how each one ended. Without a GPU, or with --tiny, all sizes are tiny, and no record goes to results/.
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 COURSE = RECIPES["course"]
-STEPS = 200  # of the course's recipe, rounded up to whole epochs
+STEPS = 2000  # of the course's recipe, rounded up to whole epochs
 TINY_DOCUMENTS, TINY_PEOPLE = 16, 6
+SECONDS = 540  # for all parts together; the last one takes what the others leave
 
 
 # the parts; each runs in a process of its own, which imports torch
@@ -81,7 +82,7 @@ def machine_part(tiny: bool) -> None:
 
 
 class Outcomes:
-    """A pytest plugin that counts how tests ended."""
+    """A pytest plugin that counts how tests ended, and says so at once: a part that times out keeps its counts."""
 
     def __init__(self) -> None:
         self.counts = Counter(passed=0, failed=0, skipped=0)
@@ -92,20 +93,21 @@ class Outcomes:
             self.counts[report.outcome] += 1
         if report.failed:
             self.failed.append(report.nodeid.partition("::")[2])
+            print(report.longreprtext)
+
+    def pytest_runtest_logfinish(self) -> None:
+        measured(**self.counts)
 
 
 def tests_part(tiny: bool) -> None:
-    """The tests that need a GPU. Without one, some run on the CPU, and the others are skipped.
-
-    On machines that do not multiply in bf16, those of bf16 are left out: they would take minutes.
-    """
+    """The tests that need a GPU. Without one, those that can run on the CPU do; in bf16 only if it multiplies in bf16,
+    since emulation takes minutes."""
     import pytest
 
     os.chdir(ROOT)
     outcomes = Outcomes()
-    options = ["-m", "gpu", "-v", "-rs", "-p", "no:cacheprovider", *["-k", "not bf16"] * (precision() == "fp32")]
+    options = ["-m", "gpu", "-vv", "-rs", "-p", "no:cacheprovider", *["-k", "not bf16"] * (precision() == "fp32")]
     code = pytest.main([*options, "tests/test_gpu.py"], plugins=[outcomes])
-    measured(**outcomes.counts)
     if code:
         raise RuntimeError(f"failed: {', '.join(outcomes.failed)}" if outcomes.failed else f"pytest ended with {code}")
 
@@ -121,9 +123,9 @@ def text_to_train_on(tiny: bool) -> "CharCorruptionDataset":
 def step_part(tiny: bool) -> None:
     """A step of each variant by the course's recipe; those that have to be compiled, which takes long, come last."""
     import torch
-    from speed import seconds
 
     from engine import DTYPES, can_compile, matmul_ceiling, pick_device
+    from speed import seconds
 
     device, documents = pick_device("auto"), text_to_train_on(tiny)
     order = torch.arange(len(documents), device=device).split(COURSE.pretrain_batch_size)
@@ -153,16 +155,14 @@ def step_part(tiny: bool) -> None:
 def time_steps(variant: str, documents: "CharCorruptionDataset", compiles: bool, epochs: int) -> dict[str, float]:
     """How long a step takes, which percentage of the matmul's speed it reaches, and its peak memory."""
     import torch
-    from speed import peak_megabytes, seconds, trainer_of
 
     from engine import Throughput
+    from speed import peak_megabytes, seconds, trainer_of
 
     gc.collect()  # the trainer of the step before
     before = torch.cuda.memory_allocated()  # 0 without a GPU
     trainer = trainer_of(variant, documents)
     on_gpu = trainer.device.type == "cuda"
-    if on_gpu:
-        torch._dynamo.config.suppress_errors = False  # what does not compile is not to be timed as if it did
     if not compiles:
         trainer.engine.parallel = trainer.model
     throughput = Throughput(trainer.engine)
@@ -184,6 +184,7 @@ def time_steps(variant: str, documents: "CharCorruptionDataset", compiles: bool,
     return {
         "milliseconds": round(1000 * took / steps, 2),
         "percent_of_ceiling": round(percent_of_ceiling, 1),
+        "ceiling_tflops": round(throughput.ceiling / 1e12, 2),
         "peak_mb": round((torch.cuda.max_memory_allocated() - before) / 1e6 if on_gpu else peak_megabytes()),
         "seconds_of_first_epoch": round(first, 1),
     }
@@ -207,7 +208,7 @@ def fast_part(tiny: bool) -> None:
 
 
 def course_part(tiny: bool) -> None:
-    """About 200 steps of the course's recipe, and how long its 650 epochs would take, compiling included."""
+    """STEPS steps of the course's recipe, and how long its 650 epochs would take, compiling included."""
     from speed import time_pretraining
 
     documents = text_to_train_on(tiny)
@@ -231,11 +232,11 @@ class Part:
 
 
 PARTS = {
-    "machine": Part(machine_part, 90),
-    "tests": Part(tests_part, 110),
-    "step": Part(step_part, 150),
-    "fast": Part(fast_part, 100),
-    "course": Part(course_part, 85),
+    "machine": Part(machine_part, 200),  # the first import of torch may take long
+    "tests": Part(tests_part, 120),
+    "fast": Part(fast_part, 120),
+    "course": Part(course_part, 100),  # compiles the kernels that the next part needs first
+    "step": Part(step_part, SECONDS),
 }
 
 
@@ -334,14 +335,15 @@ def target_lines(values: dict[str, Any]) -> list[str]:
     """The measurements that have a target, beside it."""
     fast, course, best = values["fast"], values["course"], best_step(values["step"])
     rows = [
-        ("the fast recipe, s", fast.get("total"), "at most 60", lambda v: v <= 60),
-        ("the course's 650 epochs, min", course.get("minutes_of_all_epochs"), "at most 5", lambda v: v <= 5),
-        ("a step's best % of a bf16 matmul's speed", best, "at least 30", lambda v: v >= 30),
+        ("the fast recipe, s", fast.get("total"), "at most", 60),
+        ("the course's 650 epochs, min", course.get("minutes_of_all_epochs"), "at most", 5),
+        ("a step's best % of a bf16 matmul's speed", best, "at least", 30),
     ]
     lines = [f"{'':42}{'measured':>10}  target"]
-    for title, value, target, met in rows:
-        verdict = "not measured" if value is None else "met" if met(value) else "missed"
-        lines.append(f"{title:42}{'' if value is None else value:>10}  {target}: {verdict}")
+    for title, value, kind, bound in rows:
+        met = value is not None and (value <= bound if kind == "at most" else value >= bound)
+        verdict = "not measured" if value is None else "met" if met else "missed"
+        lines.append(f"{title:42}{'' if value is None else value:>10}  {kind} {bound}: {verdict}")
     return lines
 
 
@@ -355,8 +357,11 @@ def step_lines(steps: dict[str, Any]) -> list[str]:
     return [*lines, others]
 
 
-def run_all(folder: Path, tiny: bool) -> dict[str, Any]:
-    """Runs all parts and returns the record. What they print is in gpu.log in the folder, with a summary at its end."""
+def run_all(folder: Path, tiny: bool) -> bool:
+    """Runs all parts and adds a record. What they print is in gpu.log in the folder, with a summary at its end.
+
+    Returns whether every part went well. A run that is stopped early also leaves a record, of what it has measured.
+    """
     log = str(folder / "gpu.log")
     with writing(f"{log}:"):
         Path(log).write_bytes(b"")
@@ -366,31 +371,45 @@ def run_all(folder: Path, tiny: bool) -> dict[str, Any]:
         with open(log, "a", encoding="utf-8") as file:
             file.write(text + "\n")
 
-    outcomes: dict[str, Outcome] = {}
-    for name, part in PARTS.items():
-        say(f"== {name}: at most {part.limit} s")
+    ends = time.monotonic() + SECONDS
+
+    def run(name: str) -> Outcome:
+        limit = max(1, min(PARTS[name].limit, ends - time.monotonic()))
+        say(f"== {name}: at most {limit:.0f} s")
         command = [sys.executable, str(Path(__file__).resolve()), "--part", name, *["--tiny"] * tiny]
-        outcomes[name] = outcome = run_part(command, part.limit, log)
+        outcome = run_part(command, limit, log)
         say(f"{name}: {outcome.text}, {outcome.seconds:.0f} s {json.dumps(outcome.measured)}")
-        if name == "machine":
-            if outcome.text != "ok":
-                raise UserError(f"{sys.executable}: {outcome.text}; point PYTHON at a Python with torch 2.9 or newer")
-            if not outcome.measured["has_gpu"] and not tiny:
-                tiny = True
-                say("no GPU: all sizes are tiny, and the figures mean nothing")
-    record = record_of_parts(outcomes, tiny)
-    targets = ["tiny sizes have no targets"] if tiny else target_lines(record["measured"])
-    say("\n".join(["", *step_lines(record["measured"]["step"]), "", *targets]))
-    say(f"Log: {log}")
-    return record
+        return outcome
+
+    machine = run("machine")
+    if machine.text != "ok":
+        failed = machine.text.startswith("failed")
+        advice = "point PYTHON at a Python with torch 2.9 or newer" if failed else "run it again: importing takes long"
+        raise UserError(f"{sys.executable}: {machine.text}; {advice}")
+    if not machine.measured["has_gpu"] and not tiny:
+        tiny = True
+        say("no GPU: all sizes are tiny, and the figures mean nothing")
+    outcomes = {"machine": machine} | {name: Outcome("not finished", 0.0, {}) for name in PARTS if name != "machine"}
+    try:
+        for name in list(outcomes)[1:]:
+            outcomes[name] = run(name)
+    finally:
+        record = record_of_parts(outcomes, tiny)
+        targets = ["tiny sizes have no targets"] if tiny else target_lines(record["measured"])
+        say("\n".join(["", *step_lines(record["measured"]["step"]), "", *targets]))
+        say(f"Log: {log}")
+        for path in [folder / "speed.jsonl"] + [ROOT / "results/speed.jsonl"] * (not tiny):
+            append_record(str(path), record)
+            say(f"Record added to {path}")
+    return record["status"] == "ok"
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
         "--out",
-        default=os.environ.get("OUT"),
-        help="folder for the log and the record (default: experiments/, or the environment variable OUT)",
+        default=os.environ.get("OUT") or None,
+        help="folder for the log and the record (default: the environment variable OUT, or else experiments/)",
     )
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, even if there is a GPU")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
@@ -406,12 +425,7 @@ def main() -> None:
         parser.error(f"--out {arguments.out}: the record of a GPU is added there in any case; name another folder")
     with writing(f"{folder}:"):
         folder.mkdir(parents=True, exist_ok=True)
-    record = run_all(folder, arguments.tiny)
-    results = [folder / "speed.jsonl"] + [ROOT / "results/speed.jsonl"] * (record["experiment"] == "gpu")
-    for path in results:
-        append_record(str(path), record)
-        print(f"Record added to {path}")
-    if record["status"] != "ok":
+    if not run_all(folder, arguments.tiny):
         sys.exit(1)
 
 

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
-import speed
 import torch
 from conftest import PEOPLE, WIKI
-from plain import PlainGPT, PlainTrainer
 
+import speed
 from cli import UserError
 from engine import CPU_MICRO_BATCH_ROWS
 from model import GPT, GPTConfig
+from plain import PlainGPT, PlainTrainer
 from records import read_records
 from trainer import Trainer, TrainerConfig
 

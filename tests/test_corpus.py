@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from corpus import build
 
 from cli import UserError
+from corpus import build
 from question import parse_pairs, parse_questions
 
 PEOPLE = ROOT / "corpus" / "people.tsv"

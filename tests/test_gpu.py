@@ -18,7 +18,7 @@ import steps
 from checkpoint import StateKeeper, record_of
 from cli import UserError
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
-from engine import STEPS_WORTH_COMPILING, can_compile, configure_torch
+from engine import STEPS_WORTH_COMPILING, can_compile, configure_torch, pick_precision
 from inputs import read_inputs
 from recipe import with_settings
 from trainer import Trainer, TrainerConfig
@@ -38,6 +38,7 @@ def read_as(reads: str, documents: CharCorruptionDataset) -> Dataset:
 
 def trainer_on(device: str, variant: str = "vanilla", reads: str = "documents", **wanted) -> Trainer:
     """A trainer of a small model on readings of the documents, the same on every device."""
+    configure_torch()  # chooses the kernels of attention that the commands use
     torch.manual_seed(0)
     documents = CharCorruptionDataset(WIKI, 128)
     dropout = wanted.pop("dropout", 0.0)
@@ -77,23 +78,6 @@ def test_logits_and_gradients_are_those_of_the_cpu(variant, precision, tolerance
         error = (p.grad.cpu() - gradients[name]).norm()
         # softmax ignores the keys' bias: its gradient is rounding alone
         assert error <= tolerance * (gradients[name].norm() + 0.02 * total), name
-
-
-@needs_gpu
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_compiled_step_agrees_with_one_that_is_not(variant, monkeypatch):
-    if not can_compile():
-        pytest.skip("no Triton, C compiler or Python.h")
-    configure_torch()
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
-    compiled = trainer_on(GPU, variant, max_epochs=STEPS_WORTH_COMPILING)
-    plain = trainer_on(GPU, variant)
-    assert compiled.engine.parallel is not compiled.model and plain.engine.parallel is plain.model
-    for _ in range(4):  # compiled, recorded as a CUDA graph, and replayed twice
-        x, y = (part[:4].to(GPU) for part in batch())
-        (loss, norm), (plain_loss, plain_norm) = compiled.step(x, y), plain.step(x, y)
-        assert float(loss) == pytest.approx(float(plain_loss), rel=1e-3)
-        assert float(norm) == pytest.approx(float(plain_norm), rel=1e-2)
 
 
 class Enough(Exception):
@@ -164,6 +148,28 @@ def test_params_file_of_the_gpu_gives_the_same_predictions_on_the_cpu(world):
     predictions = []
     for device in (GPU, "cpu"):
         files = f"--reading_params_path a.params --eval_corpus_path birth_dev.tsv --outputs_path {device}.predictions"
+        files += f" --report_path {device}.report.tsv"  # with beam search, probabilities and attention maps
         run.main(f"evaluate vanilla wiki.txt {files} --device {device}".split())
+        assert Path(f"{device}.report.tsv").exists()
         predictions.append(Path(f"{device}.predictions").read_text(encoding="utf-8"))
     assert predictions[0] == predictions[1] and predictions[0].strip()
+
+
+# the last test: compiling takes minutes on some machines
+
+
+@needs_gpu
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_compiled_step_agrees_with_one_that_is_not(variant, monkeypatch):
+    if not can_compile():
+        pytest.skip("no Triton, C compiler or Python.h")
+    precision = pick_precision("auto", torch.device(GPU))  # what the commands compile
+    compiled = trainer_on(GPU, variant, precision=precision, max_epochs=STEPS_WORTH_COMPILING)
+    plain = trainer_on(GPU, variant, precision=precision)
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    assert compiled.engine.parallel is not compiled.model and plain.engine.parallel is plain.model
+    for _ in range(4):  # compiled, recorded as a CUDA graph, and replayed twice
+        x, y = (part[:4].to(GPU) for part in batch())
+        (loss, norm), (plain_loss, plain_norm) = compiled.step(x, y), plain.step(x, y)
+        assert float(loss) == pytest.approx(float(plain_loss), rel=1e-2)
+        assert float(norm) == pytest.approx(float(plain_norm), rel=5e-2)

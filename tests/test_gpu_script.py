@@ -43,6 +43,7 @@ def test_tiny_run_on_a_cpu_ends_well_and_is_not_rendered_as_a_gpus(tmp_path, res
     before = (ROOT / "results/speed.jsonl").read_bytes()
     unhurried = {name: replace(part, limit=3600) for name, part in gpu.PARTS.items()}  # however slow the machine is
     monkeypatch.setattr(gpu, "PARTS", unhurried)
+    monkeypatch.setattr(gpu, "SECONDS", 3600)
     monkeypatch.setattr("signal.signal", Mock())
     monkeypatch.setattr("sys.argv", ["gpu.py", "--out", str(tmp_path / "out")])
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -126,8 +127,42 @@ def is_running(pid: int) -> bool:
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_parts_take_nine_minutes_at_most():
-    assert sum(part.limit for part in gpu.PARTS.values()) <= 9 * 60
+def outcome_of(name: str) -> gpu.Outcome:
+    machine = {"name": "1 GPU (H100)", "has_gpu": True, "precision": "bf16", "commit": "unknown"}
+    return gpu.Outcome("ok", 1.0, machine if name == "machine" else MEASURED.get(name, {}))
+
+
+def test_the_last_part_has_what_the_others_leave_of_nine_minutes(tmp_path, monkeypatch):
+    clock, limits = [0.0], {}
+
+    def run_part(command: list[str], limit: float, log: str) -> gpu.Outcome:
+        name = command[-1]
+        limits[name] = limit
+        clock[0] += 100
+        return outcome_of(name)
+
+    monkeypatch.setattr(gpu, "run_part", run_part)
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    assert gpu.run_all(tmp_path, tiny=False)
+    assert limits == {"machine": 200, "tests": 120, "fast": 120, "course": 100, "step": 140} and gpu.SECONDS == 540
+
+
+def test_a_run_that_is_stopped_leaves_a_record_of_its_finished_parts(tmp_path, monkeypatch):
+    def run_part(command: list[str], limit: float, log: str) -> gpu.Outcome:
+        if command[-1] == "course":
+            raise KeyboardInterrupt
+        return outcome_of(command[-1])
+
+    monkeypatch.setattr(gpu, "run_part", run_part)
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        gpu.run_all(tmp_path, tiny=False)
+    (record,) = read_records(str(tmp_path / "results/speed.jsonl"))
+    assert record["status"] == "failed" and record["note"].endswith("course not finished; step not finished")
+    assert record["measured"]["fast"] == MEASURED["fast"]
 
 
 def test_python_without_torch_is_named(tmp_path):
