@@ -33,9 +33,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from corpus import build
-
 from cli import Parser, UserError, exit_on_user_error, positive, seed
+from corpus import build
 from entities import subject_of, title_length
 from files import OutputFiles, check_folder, locked, read_text, write_text
 from inputs import read_inputs, wording_of
@@ -376,12 +375,13 @@ class Measurement:
             corpus = make_world(self.arguments, self.row, self.folder, relation)
             values = self.pretrain_and_ask() if relation == relations[0] else {"measured": {}} | self.ask()
             if resumed:  # what came before it was stopped is not known
-                values |= {"seconds": {}}
-                values |= {} if self.every else {"curve": None}
+                values["seconds"] = {}
+                if not self.every:
+                    values["curve"] = None
             if self.arguments.experiment == "wordings":
                 form = self.row.question or ("as they are" if self.row.titles else "lines without titles")
                 values["measured"]["form"] = form
-            if relations != ("birthplace",):
+            if self.arguments.experiment in ("relations", "each_relation"):
                 values["measured"]["relation"] = relation
             record(self.common_record(corpus, notes) | values)
             recorded.append(relation)
@@ -523,7 +523,7 @@ def main() -> None:
         "--people", type=positive(int), help="a small world: this many training people, a third of them asked about"
     )
     parser.add_argument("--held_out", action="store_true", help="ask about a fifth of the training people")
-    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve; each is finetuned anew")
+    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve; each is finetuned again")
     parser.add_argument("--resume", action="store_true", help="continue an experiment that was stopped")
     arguments = parser.parse_intermixed_args()
     if arguments.experiment == "ablation" and arguments.recipe not in ABLATIONS:

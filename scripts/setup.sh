@@ -2,6 +2,7 @@
 source scripts/python.sh
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$PYTHON" -m venv .venv
+    rm -f .venv/requirements*.txt # a new venv has nothing installed
 fi
 WANTED=$(cat requirements.txt "$1")
 if [ "$WANTED" != "$(cat ".venv/$1" 2>/dev/null)" ]; then # what was installed last
