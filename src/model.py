@@ -281,8 +281,12 @@ class GPT(nn.Module):
         logits = self.logits(idx)  # (B, T, vocab_size)
         if targets is None:
             return logits, None
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
-        return logits, loss
+        return logits, self.loss(logits, targets)
+
+    @staticmethod
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        """logits (..., vocab_size), targets (...) int64 -> the mean cross-entropy over the targets that are not PAD."""
+        return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=PAD)
 
     def skips(self) -> bool:
         """Whether loss_at_targets() skips anything.
@@ -304,7 +308,7 @@ class GPT(nn.Module):
         if not self.skips():
             return self(idx, targets)[1]
         has_target = targets != PAD  # (B, T), n of them True
-        return F.cross_entropy(self.logits(idx, has_target), targets[has_target])
+        return self.loss(self.logits(idx, has_target), targets[has_target])
 
     def logits(self, idx: Tensor, keep: Tensor | None = None) -> Tensor:
         """idx (B, T) -> (B, T, vocab_size); with a mask keep (B, T), only where it is True: (n, vocab_size)."""

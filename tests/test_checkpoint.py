@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 import torch
-from conftest import TRIED, VARIANTS, small_model
+from conftest import COURSE_VARIANTS, TRIED, VARIANTS, small_model
 
 import run
 from attention import standard_rope_cache
@@ -35,7 +35,11 @@ def test_parameters_travel(tmp_path, variant, prefix):
     load_params(other, path, "wiki.txt")
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])
-    assert trained_as(plain)["variant"] == variant
+
+
+@pytest.mark.parametrize("variant", COURSE_VARIANTS)
+def test_names_in_a_params_file_tell_the_variant(variant):
+    assert trained_as(GPT(config(variant)).state_dict())["variant"] == variant
 
 
 def trained(documents: CharCorruptionDataset, variant: str, rope_cache: torch.Tensor | None = None, **sizes) -> GPT:

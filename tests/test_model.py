@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import VARIANTS
+from conftest import COURSE_VARIANTS, VARIANTS
 
 import attention
 from checkpoint import load_params
@@ -65,7 +65,7 @@ def course_names(variant: str) -> dict[str, tuple[int, ...]]:
     return names
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", COURSE_VARIANTS)
 def test_state_dict_has_the_names_and_shapes_of_the_course(variant):
     state = GPT(GPTConfig(200, 128, variant=variant, bottleneck_dim=64)).state_dict()
     assert {name: tuple(value.shape) for name, value in state.items()} == course_names(variant)
@@ -74,7 +74,7 @@ def test_state_dict_has_the_names_and_shapes_of_the_course(variant):
     assert all(torch.equal(mask, torch.tril(torch.ones_like(mask))) for mask in masks)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", COURSE_VARIANTS)
 def test_file_of_the_course_loads_strictly_and_silently(documents, tmp_path, capsys, variant):
     state = {name: torch.randn(shape) * 0.1 for name, shape in course_names(variant).items()}
     angles = np.arange(128)[:, None] * 10000.0 ** (-2 * np.arange(16) / 32)
@@ -107,7 +107,7 @@ def test_no_position_depends_on_the_future(variant, T):
         torch.testing.assert_close(model(idx[:, :t])[0], logits[:, :t], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", COURSE_VARIANTS)
 def test_every_position_sees_the_whole_past_or_the_bottleneck(variant):
     """In the perceiver, later positions see the first 8, the bottleneck, and of the others only themselves."""
     model = perturbed_model(variant)

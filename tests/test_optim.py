@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import VARIANTS, small_model
+from conftest import COURSE_VARIANTS, VARIANTS, small_model
 
 from optim import (
     Muon,
@@ -42,7 +42,7 @@ def test_final_tokens_bring_the_rate_to_its_lowest_at_the_end_of_the_run():
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", COURSE_VARIANTS)
 def test_weight_decay_applies_to_matmul_weights_or_to_all_but_biases(variant, decay_all):
     model = small_model(20, variant)
     names = {id(p): name for name, p in model.named_parameters()}
