@@ -21,8 +21,7 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 "${PYTHON:-python3}" -m venv "$dir/venv"
-"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6
-"$dir/venv/bin/pip" install --quiet ema-pytorch==0.8.3
+"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6 ema-pytorch==0.8.3
 "$dir/venv/bin/python" - <<'PY'
 import sys
 import tempfile
@@ -69,5 +68,5 @@ for every in (1, 10):
         shares, found = profile(average.ema_model)
         print(f"PostHocEMA, update_every={every}: sigma_rel {asked:.2f} is {found:.3f}, first copy {shares[0]:.1%}")
         changed |= abs(found / asked - 1) > 0.02 if every == 1 else abs(found / asked - 1) < 0.1
-sys.exit("the behaviour has changed" if changed else 0)
+sys.exit("the behavior has changed" if changed else 0)
 PY

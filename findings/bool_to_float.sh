@@ -41,5 +41,5 @@ for dtype in (torch.float32, torch.bfloat16):
     assert mask.to(dtype).equal(mask.view(torch.int8).to(dtype))
     print(f"to {dtype}: bool takes {from_bool / from_int8:.1f} times as long as int8")
     slower &= from_bool > 2 * from_int8
-sys.exit(0 if slower else "the behaviour has changed")
+sys.exit(0 if slower else "the behavior has changed")
 PY

@@ -69,5 +69,5 @@ for steps in (16, 64):
         if name == "get_chebyshev_schedule":
             changed |= not (rates[0] == rates[1] == rates[2] > 19)
     changed |= errors["get_chebyshev_schedule"] < 30 * errors["each of its steps once"]
-sys.exit("the behaviour has changed" if changed else 0)
+sys.exit("the behavior has changed" if changed else 0)
 PY

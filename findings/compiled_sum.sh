@@ -29,5 +29,5 @@ for name, function, x in (
     eager, compiled = (abs(f(x).item() / exact - 1) for f in (function, torch.compile(function)))
     print(f"{name}: relative error {eager:.1e} in eager mode, {compiled:.1e} compiled")
     changed |= compiled < 20 * eager
-sys.exit("the behaviour has changed" if changed else 0)
+sys.exit("the behavior has changed" if changed else 0)
 PY

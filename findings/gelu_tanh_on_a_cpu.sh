@@ -45,5 +45,5 @@ for dtype in (torch.float32, torch.bfloat16):
     alone = tanh_alone / erf_alone
     print(f"{dtype}: tanh takes {tanh / exact:.1f} times as long as erf; the functions alone {alone:.1f} times")
     slower &= tanh > 1.3 * exact
-sys.exit(0 if slower else "the behaviour has changed")
+sys.exit(0 if slower else "the behavior has changed")
 PY

@@ -49,7 +49,7 @@ def main(rank, folder):
     lost &= all(0 < shares[op, 1000, owner] < 1 for op in ("MAX", "MIN") for owner in (0, 1))
     kept = all(share == 1 for (op, _, _), share in shares.items() if op == "SUM")
     if not (lost and kept):
-        sys.exit("the behaviour has changed")
+        sys.exit("the behavior has changed")
 
 
 if __name__ == "__main__":

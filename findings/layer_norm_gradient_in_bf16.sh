@@ -55,5 +55,5 @@ exact = gradient.double().sum(0)
 error = ((layer.bias.grad - exact).norm() / exact.norm()).item()
 print(f"16384 random rows of mean 0.1: the bias gradient is {error:.0%} off")
 wrong &= error > 0.05
-sys.exit(0 if wrong else "the behaviour has changed")
+sys.exit(0 if wrong else "the behavior has changed")
 PY

@@ -16,8 +16,7 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 "${PYTHON:-python3}" -m venv "$dir/venv"
-"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6
-"$dir/venv/bin/pip" install --quiet transformers==5.24.0
+"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6 transformers==5.24.0
 "$dir/venv/bin/python" - <<'PY'
 import sys
 
@@ -54,5 +53,5 @@ print(f"positions hidden in at least one of ten epochs (15 % in each, so {1 - 0.
 for name, share in shares.items():
     print(f"{name}: {share:.1%}")
 *others, seeded = shares.values()
-sys.exit(0 if min(others) > 0.75 and seeded < 0.2 else "the behaviour has changed")
+sys.exit(0 if min(others) > 0.75 and seeded < 0.2 else "the behavior has changed")
 PY

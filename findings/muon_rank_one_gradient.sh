@@ -56,5 +56,5 @@ for rank in (1, 8):
     assert exact < 0.001
 clean = noise(muon(torch.randn(256, 1).sign() @ torch.randn(1, 256).sign()), 1)
 print(f"gradient of rank 1 that bf16 holds exactly: {clean:.1%}")
-sys.exit(0 if shares[1] > 0.3 and shares[8] > 0.05 and clean < 0.001 else "the behaviour has changed")
+sys.exit(0 if shares[1] > 0.3 and shares[8] > 0.05 and clean < 0.001 else "the behavior has changed")
 PY

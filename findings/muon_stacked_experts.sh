@@ -70,5 +70,5 @@ for name, new_muon in MUONS.items():
     )
 flat = [results[name] for name in MUONS if name != "muon-optimizer"]
 same = all(likeness > 0.9 for likeness, _ in flat) and results["muon-optimizer"][0] < 0.7
-sys.exit(0 if same and abs(results["muon-optimizer"][1] - 1) < 0.02 else "the behaviour has changed")
+sys.exit(0 if same and abs(results["muon-optimizer"][1] - 1) < 0.02 else "the behavior has changed")
 PY

@@ -36,5 +36,5 @@ normal = equal(lambda x: x.normal_())
 uniform = equal(lambda x: x.uniform_())
 dropout = equal(lambda x: F.dropout(x, 0.5))
 print(f"equal numbers: normal_ {normal:.0%}, uniform_ {uniform:.0%}, dropout {dropout:.0%}")
-sys.exit(0 if normal < 0.01 and uniform == dropout == 1 else "the behaviour has changed")
+sys.exit(0 if normal < 0.01 and uniform == dropout == 1 else "the behavior has changed")
 PY

@@ -46,5 +46,5 @@ mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 mallopt(M_MMAP_THRESHOLD, 2**30)
 after = faults()
 print(f"{before:.0f} page faults a step, {after:.0f} if freed memory is kept")
-sys.exit(0 if before > 500 and after < before / 2 else "the behaviour has changed")
+sys.exit(0 if before > 500 and after < before / 2 else "the behavior has changed")
 PY

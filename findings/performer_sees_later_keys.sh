@@ -16,8 +16,7 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 "${PYTHON:-python3}" -m venv "$dir/venv"
-"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6
-"$dir/venv/bin/pip" install --quiet performer-pytorch==1.1.4
+"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6 performer-pytorch==1.1.4
 "$dir/venv/bin/python" - <<'PY'
 import sys
 
@@ -44,5 +43,5 @@ for options in ({}, dict(generalized_attention=True)):
     print(f"{options}: the outputs of the first 127 positions change by {last:.0%} if the last key is doubled,")
     print(f"  by {more:.0%} if it is tripled; those of the first 64 by {prefix:.0%} without the other 64")
     changes.append(max(last, more, prefix))
-sys.exit(0 if changes[0] > 0.1 and changes[1] < 1e-5 else "the behaviour has changed")
+sys.exit(0 if changes[0] > 0.1 and changes[1] < 1e-5 else "the behavior has changed")
 PY

@@ -16,8 +16,7 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 "${PYTHON:-python3}" -m venv "$dir/venv"
-"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6
-"$dir/venv/bin/pip" install --quiet torchmetrics==1.9.0 torcheval==0.0.7
+"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6 torchmetrics==1.9.0 torcheval==0.0.7
 "$dir/venv/bin/python" - <<'PY'
 import sys
 
@@ -64,5 +63,5 @@ for name, *inputs in cases:
     print(f"{name}: torchmetrics {by_torchmetrics:.2f}, torcheval {by_torcheval:.2f}, exp of loss {exact:.2f}")
 right = all(abs(value / exact - 1) < 0.01 for *values, exact in (results[0], results[2]) for value in values)
 infinite = all(value == torch.inf for i in (1, 3, 4) for value in results[i][:2])
-sys.exit(0 if right and infinite else "the behaviour has changed")
+sys.exit(0 if right and infinite else "the behavior has changed")
 PY

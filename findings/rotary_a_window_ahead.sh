@@ -20,8 +20,7 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 "${PYTHON:-python3}" -m venv "$dir/venv"
-"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6
-"$dir/venv/bin/pip" install --quiet local-attention==1.11.2
+"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6 local-attention==1.11.2
 "$dir/venv/bin/python" - <<'PY'
 import sys
 
@@ -68,5 +67,5 @@ for back, forward in ((1, 0), (1, 1), (2, 2)):
         f"{forward * WINDOW} later; of equal tokens, each looks most at the one {ahead.min()} to {ahead.max()} ahead"
     )
     changed |= shifted > 1e-4 or (error > 1e-4 if forward == 0 else error < 0.3)
-sys.exit("the behaviour has changed" if changed else 0)
+sys.exit("the behavior has changed" if changed else 0)
 PY

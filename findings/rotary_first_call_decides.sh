@@ -16,8 +16,7 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 "${PYTHON:-python3}" -m venv "$dir/venv"
-"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6
-"$dir/venv/bin/pip" install --quiet rotary-embedding-torch==0.9.1
+"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6 rotary-embedding-torch==0.9.1
 "$dir/venv/bin/python" - <<'PY'
 import sys
 
@@ -44,5 +43,5 @@ ones = RotaryEmbedding(dim=32).rotate_queries_or_keys(torch.ones(1, 1, 1024, 32)
 equal = (ones[1:] == ones[:-1]).all(-1)
 print(f"bf16: neighbours that are rotated alike: {equal[:255].sum()} in 256 positions, {equal.sum()} in 1,024")
 changed = not (bf16 > 0.1 and fp32_after_bf16 > 0.1 and fp32 == 0 and bf16_after_fp32 < 0.01)
-sys.exit("the behaviour has changed" if changed else 0)
+sys.exit("the behavior has changed" if changed else 0)
 PY

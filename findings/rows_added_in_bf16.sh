@@ -53,5 +53,5 @@ for name, count in counts.items():
     print(f"{name:24} {count:5.0f} of {N}")
 right = {"gather, gradient", "index_add of rows", "scatter_add of numbers"}
 same = all((count == N) if name in right else (count == 256) for name, count in counts.items())
-sys.exit(0 if same else "the behaviour has changed")
+sys.exit(0 if same else "the behavior has changed")
 PY

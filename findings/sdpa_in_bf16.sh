@@ -66,5 +66,5 @@ for T in (112, 512):
     )
     if T == 112:
         slower = fused_16 > 1.5 * fused_32 and fused_16 > 1.5 * written_16
-sys.exit(0 if slower else "the behaviour has changed")
+sys.exit(0 if slower else "the behavior has changed")
 PY

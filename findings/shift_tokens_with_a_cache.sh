@@ -18,8 +18,7 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 "${PYTHON:-python3}" -m venv "$dir/venv"
-"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6
-"$dir/venv/bin/pip" install --quiet x-transformers==2.31.10
+"$dir/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6 x-transformers==2.31.10
 "$dir/venv/bin/python" - <<'PY'
 import sys
 
@@ -58,5 +57,5 @@ for shift_tokens in (0, 1):
         f"default, {right[shift_tokens, 'no cache']:.1%} with cache_kv=False"
     )
 same = abs(right[0, "default"] - right[0, "no cache"]) < 0.02
-sys.exit(0 if same and right[1, "default"] < 0.3 and right[1, "no cache"] > 0.9 else "the behaviour has changed")
+sys.exit(0 if same and right[1, "default"] < 0.3 and right[1, "no cache"] > 0.9 else "the behavior has changed")
 PY

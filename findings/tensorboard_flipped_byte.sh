@@ -57,5 +57,5 @@ steps = read()
 first = [step for step in steps if step < 1000]
 print(f"of steps 0 to 999, one damaged, {len(first)} points are read, the last of step {first[-1]}")
 print(f"of the second file's 200 points {len(steps) - len(first)} are read")
-sys.exit(0 if steps == [*range(499), *range(1000, 1200)] else "the behaviour has changed")
+sys.exit(0 if steps == [*range(499), *range(1000, 1200)] else "the behavior has changed")
 PY

@@ -54,5 +54,5 @@ def resumed(first, second):
 expected, swapped = resumed(1000, 2000), resumed(9999, 10000)
 for name, steps in (("1000, then 2000", expected), ("9999, then 10000", swapped)):
     print(f"processes {name}: {len(steps)} points, in order: {steps == sorted(steps)}, first step {steps[0]}")
-sys.exit(0 if expected == [*range(800)] and swapped == [*range(500, 800), *range(700)] else "the behaviour has changed")
+sys.exit(0 if expected == [*range(800)] and swapped == [*range(500, 800), *range(700)] else "the behavior has changed")
 PY
