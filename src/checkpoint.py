@@ -398,7 +398,7 @@ class StateKeeper:
 
     def read(self, trainer: Trainer) -> dict[str, Any]:
         """Loads the state into the trainer. Returns the record of the run that wrote it. Raises UserError."""
-        advice = "move it away to start anew"
+        advice = "move it away to start again"
         state = read_tensors(self.path, advice)
         try:
             reason = difference(self.record, state["run"])
@@ -410,7 +410,7 @@ class StateKeeper:
                 raise
             raise UserError(f"{self.path}: not the state of a run of this version of the project; {advice}") from None
         raise UserError(
-            f"{self.path}: the unfinished run differs: {reason}, or name another --writing_params_path to start anew"
+            f"{self.path}: the unfinished run differs: {reason}, or name another --writing_params_path to start again"
         )
 
     def remove(self) -> None:

@@ -225,7 +225,7 @@ class NameDataset(BatchDataset):
             try:
                 ids += [*self.vocabulary.encode(question), mark, *self.vocabulary.encode(place), mark]
             except ValueError as error:
-                advice = "word it otherwise, or add the character to the text and pretrain anew"
+                advice = "reword it, or add the character to the text and pretrain again"
                 raise UserError(f"{name}, line {row}: {error}; {advice}") from None
             asked.append(len(question))
             lengths.append(len(question) + len(place) + 2)

@@ -36,9 +36,9 @@ class Recipe:
     name: str
     pretrain_epochs: int
     pretrain_batch_size: int  # documents
-    pretrain_lr: float  # highest rate of AdamW
+    pretrain_lr: float  # peak rate of AdamW
     pretrain_warmup_tokens: int  # linear warm-up of both optimizers
-    muon_lr: float  # highest rate of Muon on the matrices inside the blocks, in pretraining; 0: AdamW trains all
+    muon_lr: float  # peak rate of Muon on the matrices inside the blocks, in pretraining; 0: AdamW trains all
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
     loss_on_span: bool  # only masked spans, and the marks that end them, are targets; else all characters

@@ -175,9 +175,9 @@ def as_screen(finding: Finding, corpus_path: str, colours: bool) -> str:
         return "\n".join([*lines, ""])
     where = f"{corpus_path}, line {evidence.line}"
     if not about:
-        lines.append(paint(f"  not in {corpus_path}: whatever the answer, it is made up", yellow))
+        lines.append(paint(f"  not in {corpus_path}, so any answer is made up", yellow))
     elif evidence.supporting:
-        count = f" ({len(evidence.supporting)} of {len(about)} lines about the name do)" if len(about) > 1 else ""
+        count = f" (found in {len(evidence.supporting)} of {len(about)} lines about the name)" if len(about) > 1 else ""
         text = painted(finding.answer.strip(), evidence.text, lambda words: paint(words, green))
         lines.append(f"  {where}, contains the answer{count}: {text}")
     elif len(about) == 1:

@@ -44,9 +44,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "finetune_corpus_path": (
         (*TRAINING, "evaluate"),
         {
-            "help": "question<TAB>answer pairs. finetune trains on them, and pretrain --recipe fast mixes a few into "
-            "the text; fast and finetune --recipe open also take the wording and likely answers from them; "
-            "evaluate --report_path notes which answers occur in them"
+            "help": "question<TAB>answer pairs: finetune trains on them; pretrain uses them only with --recipe fast, "
+            "and evaluate only with --report_path, which says whether an answer occurs in them"
         },
     ),
     "eval_corpus_path": (
@@ -73,15 +72,15 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         TRAINING,
         {"choices": RECIPES, "default": "course", "help": "training settings; README.md compares the recipes"},
     ),
-    "pretrain_lr": (("pretrain",), {"type": positive(float), "help": "highest learning rate of AdamW"}),
-    "finetune_lr": (("finetune",), {"type": positive(float), "help": "highest learning rate"}),
+    "pretrain_lr": (("pretrain",), {"type": positive(float), "help": "peak learning rate of AdamW"}),
+    "finetune_lr": (("finetune",), {"type": positive(float), "help": "peak learning rate"}),
     "pretrain_epochs": (("pretrain",), {"type": positive(int), "help": "epochs over the text"}),
     "finetune_epochs": (
         ("finetune",),
         {
             "type": positive(int),
-            "help": "epochs over the pairs; over the text if fast or open start from pretrained parameters. Where "
-            "there are two defaults, the first applies without --reading_params_path",
+            "help": "epochs over the pairs, or over the text where fast or open start from --reading_params_path. Of "
+            "two defaults, the first applies without --reading_params_path",
         },
     ),
     "bottleneck_dim": (
@@ -91,7 +90,11 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "seed": (TRAINING, {"type": seed, "default": 0, "help": "random seed"}),
     "device": (
         tuple(FUNCTIONS),
-        {"choices": ["auto", "cpu", "cuda", "mps"], "default": "auto", "help": "auto: a CUDA GPU if there is one"},
+        {
+            "choices": ["auto", "cpu", "cuda", "mps"],
+            "default": "auto",
+            "help": "auto: a CUDA GPU if there is one, otherwise the CPU",
+        },
     ),
     "precision": (
         TRAINING,
@@ -156,6 +159,8 @@ def parser_of(function: str) -> Parser:
         kwargs = dict(kwargs)
         if name in RECIPE_OPTIONS:
             kwargs["help"] += by_recipe(*RECIPE_OPTIONS[name])
+        if name in NEEDED[function]:
+            kwargs["help"] += " (required)"
         if function not in functions:
             kwargs["help"] = argparse.SUPPRESS
         parser.add_argument(f"--{name}", **kwargs)

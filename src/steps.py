@@ -110,14 +110,14 @@ def check_state(run: Run) -> None:
     if run.resume and not os.path.exists(state):
         if os.path.exists(run.writing_params_path):  # without --resume the run would replace it
             raise UserError(
-                f"{run.writing_params_path}: is there, and no {state}, so its run is complete and there is nothing to "
-                "resume; use it, or name another output to train anew"
+                f"{run.writing_params_path}: already complete (there is no {state}), so there is nothing to resume; "
+                "use it, or name another output to train again"
             )
         raise UserError(f"{state}: no such file, so there is no run to resume; leave out --resume")
     if not run.resume and os.path.exists(state):
         raise UserError(f"{state}: the state of an unfinished run; resume it with --resume, or name another output")
     if not run.resume and os.path.exists(run.writing_params_path):
-        print(f"warning: {run.writing_params_path} is there, and will be replaced at the end", file=sys.stderr)
+        print(f"warning: {run.writing_params_path} exists and will be replaced when training ends", file=sys.stderr)
 
 
 @contextmanager
@@ -186,8 +186,8 @@ def warnings_of(run: Run, inputs: Inputs, record: dict) -> Iterator[str]:
     path, recipe, question = run.reading_params_path, record.get("recipe"), record.get("question")
     recipe = recipe if isinstance(recipe, dict) else {}
     if run.function == "finetune" and recipe.get("finetune_qa_per_document") and not run.rereads_text:
-        trained = f"{path} was trained with --recipe {recipe.get('name')}"
-        yield f"{trained}, which gets far more right if finetuning has it, too"
+        name = recipe.get("name")
+        yield f"{path} was trained with --recipe {name}; finetune with it, too, to get far more answers right"
     if run.trains:
         return
     if record.get("function") == "pretrain" and not recipe.get("qa_per_document"):
@@ -343,6 +343,9 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
     trainer.on_step_end.append(keeper)
     if inputs.questions and inputs.questions[0][1] is not None:
         trainer.on_epoch_end.append(dev_accuracy(inputs.questions, setup.documents))
+        if run.function == "pretrain" and not run.recipe.qa_per_document:
+            no_question = f"--recipe {run.recipe.name} pretrains without questions"
+            print(f"warning: {no_question}, so the accuracy stays near 0 until finetuning", file=sys.stderr)
     elif inputs.questions:
         print(f"warning: {run.eval_corpus_path} has no answers, so no accuracy is reported", file=sys.stderr)
     if run.keep_every:
@@ -355,7 +358,7 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
     except FloatingPointError as error:
         lower = f"--{run.function}_lr" + (" and muon_lr in src/recipe.py" if trainer.config.muon_lr else "")
         raise UserError(
-            f"{error}; start anew with a lower {lower} and another --writing_params_path; "
+            f"{error}; start again with a lower {lower} and another --writing_params_path; "
             f"{keeper.path} keeps the last good state"
         ) from None
     except (RuntimeError, MemoryError) as error:

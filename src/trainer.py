@@ -187,9 +187,7 @@ class Trainer:
         loss, norm = map(float, self.last)
         tokens_per_second, mfu = self.throughput.read()
         lr = self.learning_rate()
-        bar.set_postfix_str(
-            f"loss {loss:.3f}, lr {lr:.2e}, {tokens_per_second / 1000:.1f}k tokens/s, {mfu:.0f} % of the ceiling"
-        )
+        bar.set_postfix_str(f"loss {loss:.3f}, lr {lr:.2e}, {tokens_per_second / 1000:.1f}k tokens/s, MFU {mfu:.0f} %")
         self.log("loss", loss)
         self.log("learning rate", lr)
         self.log("gradient norm", norm)

@@ -368,7 +368,7 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     run.main(["ask", *common, "Björk", "Alan Kahlo", "björk"])
     shown = capsys.readouterr().out
     assert "\033[1mBjörk\033[0m" in shown and "wiki.txt, line 2, contains the answer" in shown
-    assert shown.count("not in wiki.txt: whatever the answer, it is made up") == 1
+    assert shown.count("not in wiki.txt, so any answer is made up") == 1
     assert "in wiki.txt as 'Björk', line 2; ask for it in that form" in shown
     monkeypatch.setenv("NO_COLOR", "1")
     run.main(["ask", *common, "Björk"])

@@ -327,7 +327,7 @@ def test_text_whose_model_cannot_be_asked_is_named_before_pretraining(world, cap
 
 def test_parameters_are_replaced_with_a_warning(world, capsys):
     pretrain = ["pretrain", "vanilla", "wiki.txt", "--pretrain_epochs", "1", "--writing_params_path", "q"]
-    for warning in ("", "warning: q is there, and will be replaced at the end\n"):
+    for warning in ("", "warning: q exists and will be replaced when training ends\n"):
         run.main(pretrain)
         assert ("".join(re.findall("warning.*\n", capsys.readouterr().err))) == warning
 
@@ -378,6 +378,7 @@ def test_help_shows_only_the_options_of_the_function(world):
     assert "--resume" in shown["pretrain"] and "--resume" not in shown["evaluate"]
     assert "--outputs_path" in shown["evaluate"] and "--outputs_path" not in shown["pretrain"]
     assert "NAME" in shown["ask"] and "--finetune_lr" not in shown["pretrain"]
+    assert [shown[function].count("(required)") for function in run.FUNCTIONS] == [1, 2, 3, 1]
 
 
 def test_wrong_start_ends_in_one_line():
@@ -389,9 +390,17 @@ def test_finetuning_without_the_recipe_of_pretraining_gets_a_warning(world, caps
     pretrain = "--recipe open --pretrain_epochs 1 --writing_params_path a"
     run.main(["pretrain", "vanilla", "wiki.txt", *pretrain.split()])
     words = f"finetune vanilla wiki.txt --finetune_epochs 1 --reading_params_path a {TRAIN}"
-    warning = "warning: a was trained with --recipe open, which gets far more right if finetuning has it, too\n"
+    warning = "warning: a was trained with --recipe open; finetune with it, too, to get far more answers right\n"
     for recipe, warned in (("course", True), ("open", False), ("fast", False)):
         capsys.readouterr()
+        run.main([*words.split(), "--recipe", recipe])
+        assert (warning in capsys.readouterr().err) == warned
+
+
+def test_accuracy_of_a_pretraining_without_questions_gets_a_warning(world, capsys):
+    warning = "warning: --recipe course pretrains without questions, so the accuracy stays near 0 until finetuning\n"
+    words = f"pretrain vanilla wiki.txt --pretrain_epochs 1 --eval_corpus_path birth_dev.tsv {TRAIN}"
+    for recipe, warned in (("course", True), ("fast", False)):
         run.main([*words.split(), "--recipe", recipe])
         assert (warning in capsys.readouterr().err) == warned
 

@@ -193,7 +193,7 @@ def test_only_a_name_that_is_nowhere_is_called_made_up(asked):
     index = TextIndex(["Ada Okafor. Ada Okafor was born in Lagos.", "Zoë Brandt met Акимов", "김수월"], [""] * 3)
     assert index.find(asked).lines == ()
     shown = as_screen(finding(index, asked, "Lagos"), "a.txt", colours=False)
-    assert "not in a.txt: whatever the answer, it is made up" in shown
+    assert "not in a.txt, so any answer is made up" in shown
 
 
 def test_hundreds_of_names_are_found_in_many_lines_within_seconds():
@@ -227,7 +227,7 @@ def test_screen_says_which_of_several_lines_contains_the_answer():
     index = index_of("王安。生于洛阳。\n李四。生于长安。\n王安。生于长安，长安人。")
     shown = as_screen(finding(index, "王安", "长安"), "a.txt", colours=True)
     assert "\033[1m王安\033[0m" in shown and "\033[1m  长安 " in shown
-    assert "a.txt, line 3, contains the answer (1 of 2 lines about the name do): " in shown
+    assert "a.txt, line 3, contains the answer (found in 1 of 2 lines about the name): " in shown
     assert "王安。生于\033[32m长安\033[0m，\033[32m长安\033[0m人。" in shown
     shown = as_screen(finding(index, "王安", "成都"), "a.txt", colours=False)
     assert "none of 2 lines about the name contains the answer; a.txt, line 1: 王安。生于洛阳。" in shown

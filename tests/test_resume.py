@@ -342,7 +342,7 @@ def test_signal_ends_the_step_and_prints_the_command_that_resumes(world, start, 
     resumed = torch.load("a.params")
     run.main(words)
     assert same(resumed, torch.load("a.params"))
-    with pytest.raises(UserError, match=r"a.params: is there, and no a.params.state, so its run is complete"):
+    with pytest.raises(UserError, match=r"a.params: already complete \(there is no a.params.state\), so there is"):
         run.main([*words, "--resume"])
     Path("a.params").unlink()
     with pytest.raises(UserError, match=r"a.params.state: no such file, so there is no run to resume"):
@@ -369,7 +369,7 @@ def test_file_that_is_no_state_is_named(world):
             torch.save({"run": {}, "trainer": 3}, "a.params.state")
         else:
             Path("a.params.state").write_bytes(content)
-        with pytest.raises(UserError, match=r"^a.params.state: not .*; move it away to start anew$"):
+        with pytest.raises(UserError, match=r"^a.params.state: not .*; move it away to start again$"):
             run.main([*PRETRAIN.split(), "1", "--resume"])
 
 

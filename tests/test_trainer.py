@@ -79,7 +79,7 @@ def test_bar_and_curves_show_the_run(documents, capsys):
         step, value = writer.points[name][-1]
         assert step == 4 and value > 0
     bar = capsys.readouterr().err
-    for shown in ("epoch 2/2", "4/4", "loss ", "lr 3.00e-04", "tokens/s", "% of the ceiling"):
+    for shown in ("epoch 2/2", "4/4", "loss ", "lr 3.00e-04", "tokens/s", "MFU "):
         assert shown in bar
     matmul_weights = sum(m.weight.numel() for m in trainer.model.modules() if isinstance(m, torch.nn.Linear))
     flops = 6 * matmul_weights * writer.points["tokens per second"][-1][1]
