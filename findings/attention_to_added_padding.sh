@@ -33,7 +33,7 @@ def difference(x, y):
 
 
 def softmax_attention(queries, keys, values, window):
-    """Attention to one's own window and its neighbours, written out."""
+    """Attention to one's own window and its neighbors, written out."""
     place = torch.arange(queries.shape[-2]) // window
     logits = queries @ keys.mT / queries.shape[-1] ** 0.5
     return logits.masked_fill((place - place[:, None]).abs() > 1, -torch.inf).softmax(-1) @ values

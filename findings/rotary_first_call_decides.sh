@@ -5,7 +5,7 @@
 # Prediction  written before the run: "with q in bf16 (autocast) result differs from fp32 by < 1 % for 1000 positions; a
 #             later fp32 call is exact. (From memory of the source I suspect the positions are made in q's dtype.)"
 # Output      error of the rotated queries, 1,024 positions: bf16 26.1 %, then fp32 26.1 %, too; if the first call is in
-#             fp32, 0 %, then bf16 0.2 %. In bf16, 511 neighbours are rotated alike, none of them in the first 256.
+#             fp32, 0 %, then bf16 0.2 %. In bf16, 511 neighbors are rotated alike, none of them in the first 256.
 # Cause       The positions are counted in the dtype of the queries, and bf16 has no odd numbers above 256. The angles are
 #             kept for all later calls that are no longer, whatever their dtype. So a first call in fp32 makes bf16 exact,
 #             and a first call in bf16 makes fp32 wrong. The kept angles are not in the state dict.
@@ -41,7 +41,7 @@ print(f"first call in bf16: error {bf16:.1%}; then fp32: {fp32_after_bf16:.1%}")
 print(f"first call in fp32: error {fp32:.1%}; then bf16: {bf16_after_fp32:.1%}")
 ones = RotaryEmbedding(dim=32).rotate_queries_or_keys(torch.ones(1, 1, 1024, 32).bfloat16())[0, 0]
 equal = (ones[1:] == ones[:-1]).all(-1)
-print(f"bf16: neighbours that are rotated alike: {equal[:255].sum()} in 256 positions, {equal.sum()} in 1,024")
+print(f"bf16: neighbors that are rotated alike: {equal[:255].sum()} in 256 positions, {equal.sum()} in 1,024")
 changed = not (bf16 > 0.1 and fp32_after_bf16 > 0.1 and fp32 == 0 and bf16_after_fp32 < 0.01)
 sys.exit("the behavior has changed" if changed else 0)
 PY

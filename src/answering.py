@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from dataset import CharCorruptionDataset
 from model import GPT
+from recipe import MASK
 
 
 @contextmanager
@@ -82,9 +83,8 @@ def answer(
     rounding decides between two characters. A question that is unanswerable() gets the answer "".
     """
     device = next(model.parameters()).device
-    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     rows = askable(vocabulary, questions)
-    strings = {i: vocabulary.prompt(questions[i]) for i in rows}  # and the answers so far
+    strings = {i: vocabulary.prompt(questions[i]) for i in rows}  # ids of question MASK, and of the answer so far
     room = vocabulary.block_size if longest is None else longest
     ends = {i: min(vocabulary.block_size, len(string) + room) for i, string in strings.items()}
     with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:
@@ -98,7 +98,7 @@ def answer(
                 choice = answer_log_probabilities(vocabulary, logits).argmax(dim=-1)
                 for i, character in zip(going, choice.tolist(), strict=True):
                     strings[i].append(character)
-                going = [i for i in going if strings[i][-1] != mask and len(strings[i]) < ends[i]]
+                going = [i for i in going if strings[i][-1] != MASK and len(strings[i]) < ends[i]]
             bar.update(len(rows[start : start + batch_size]))
     written = {i: strings[i][len(questions[i]) + 1 :] for i in rows}
     return [vocabulary.decode(written.get(i, [])).removesuffix(vocabulary.MASK_CHAR) for i in range(len(questions))]
@@ -117,11 +117,10 @@ def likeliest_answers(
     A probability is the product over the characters of the answer, end mark included. A question that is
     unanswerable() has no answers.
     """
-    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     found: list[list[tuple[float, str]]] = [[] for _ in questions]
     with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:
-        for rows, asked in same_length_batches(model, vocabulary, questions):
-            x = asked[:, None]  # (B, beams, T)
+        for rows, prompts in same_length_batches(model, vocabulary, questions):
+            x = prompts[:, None]  # (B, 1, T); later (B, beams, T)
             score = torch.zeros(x.shape[:2], device=x.device)  # log probabilities
             searched = rows  # B of them
             while searched and x.size(2) < vocabulary.block_size:
@@ -130,10 +129,10 @@ def likeliest_answers(
                 following = answer_log_probabilities(vocabulary, logits).view(B, -1, logits.size(-1))
                 total = score[:, :, None] + following  # (B, beams, vocab_size)
                 for i, row in enumerate(searched):
-                    ended = [vocabulary.decode(ids) for ids in x[i, :, asked.size(1) :].tolist()]
-                    found[row] += zip(total[i, :, mask].tolist(), ended, strict=True)
+                    ended = [vocabulary.decode(ids) for ids in x[i, :, prompts.size(1) :].tolist()]
+                    found[row] += zip(total[i, :, MASK].tolist(), ended, strict=True)
                     found[row] = sorted((f for f in found[row] if f[0] > -math.inf), reverse=True)[:n_best]
-                total[:, :, mask] = -torch.inf
+                total[:, :, MASK] = -torch.inf
                 score, choice = total.flatten(1).topk(min(beams, total[0].numel()))  # (B, beams)
                 parent, character = choice // following.size(-1), choice % following.size(-1)
                 x = torch.cat((x.gather(1, parent[:, :, None].expand(-1, -1, T)), character[:, :, None]), dim=2)
@@ -155,12 +154,11 @@ def answer_probabilities(
 ) -> list[float]:
     """The probability of each answer to its question, end mark included; 0 if the question is unanswerable()."""
     result = [0.0] * len(questions)
-    mask = vocabulary.stoi[vocabulary.MASK_CHAR]
     with evaluating(model):
-        for rows, asked in same_length_batches(model, vocabulary, questions):
-            for row, x in zip(rows, asked, strict=True):  # one by one, since answers differ in length
-                said = torch.tensor([*vocabulary.encode(answers[row]), mask], device=x.device)
-                logits = model(torch.cat((x, said[:-1]))[None])[0][0, len(x) - 1 :]  # (len(said), vocab_size)
-                log_p = answer_log_probabilities(vocabulary, logits).gather(1, said[:, None])
+        for rows, prompts in same_length_batches(model, vocabulary, questions):
+            for row, x in zip(rows, prompts, strict=True):  # one by one, since answers differ in length
+                target = torch.tensor(vocabulary.prompt(answers[row]), device=x.device)  # answer MASK
+                logits = model(torch.cat((x, target[:-1]))[None])[0][0, len(x) - 1 :]  # (len(target), vocab_size)
+                log_p = answer_log_probabilities(vocabulary, logits).gather(1, target[:, None])  # (len(target), 1)
                 result[row] = math.exp(log_p.sum())
     return result

@@ -196,7 +196,8 @@ class RotarySelfAttention(CausalSelfAttention):
         block_size, head_size = len(self.rope_cache), self.key.out_features // self.n_head
         table = state_dict.setdefault(f"{prefix}rope_cache", standard_rope_cache(block_size, head_size))
         shapes = (block_size, head_size // 2, 2), (block_size, self.key.out_features // 2, 2)
-        if table.shape in shapes and table.shape != self.rope_cache.shape:  # else copied in place, for replicas, too
+        # a table of the same shape is copied in place, since replicas share it
+        if table.shape in shapes and table.shape != self.rope_cache.shape:
             self.rope_cache = self.rope_cache.new_empty(table.shape)  # filled below
         super()._load_from_state_dict(state_dict, prefix, *args)
 

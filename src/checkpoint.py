@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from answering import evaluating
 from attention import standard_rope_cache
 from cli import Stopped, UserError
 from dataset import CharCorruptionDataset
@@ -34,12 +35,12 @@ from engine import is_out_of_memory
 from files import OutputFiles, atomic_write, read_bytes, write_text
 from inputs import Inputs
 from model import GPT, WIRINGS, GPTConfig
-from recipe import VARIANTS, Run
+from recipe import MASK, PAD, VARIANTS, Run
 from trainer import Trainer
 
 TIME = "%Y%m%d-%H%M%S"
 
-CLEARLY = 0.05  # nats per character: a smaller difference of losses decides nothing
+MIN_LOSS_GAP = 0.05  # nats per character: a smaller difference of losses decides nothing
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before a name
 
 
@@ -62,7 +63,7 @@ def read_tensors(path: str, advice: str) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception:  # torch.load raises many kinds of exceptions for other files
-        raise UserError(f"{path}: not a whole file of tensors, or one that holds more than tensors; {advice}") from None
+        raise UserError(f"{path}: not a complete file of plain tensors; {advice}") from None
 
 
 def save_params(model: GPT, path: str, record: dict[str, Any] | None = None) -> None:
@@ -149,7 +150,7 @@ def read_record(path: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{json_path}: not the record of a params file; rename it to use the parameters without it")
     if record.get("sha256") != file_hash(path):
-        print(f"warning: {json_path} describes other parameters than {path} holds; it is not used", file=sys.stderr)
+        print(f"warning: {json_path} does not belong to {path}; it is not used", file=sys.stderr)
         return {}
     return record
 
@@ -175,11 +176,21 @@ def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
 def load_params(
     model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset | None = None
 ) -> dict[str, Any]:
-    """fill(), and settle() on these documents what a file without a record leaves open. Returns the record."""
+    """fill(), and choose_by_loss() on these documents what a file without a record leaves open. Returns the record."""
     record = fill(model, path, corpus_path, documents)
     if not record and documents is not None:
-        settle(model, path, corpus_path, documents)
+        choose_by_loss(model, path, corpus_path, documents)
     return record
+
+
+# what to say of a file that was trained with another value of a field of GPTConfig
+MISMATCHES = {
+    "variant": "was trained as {value}, not {wanted}; give '{value}'",
+    "vocab_size": "was trained on a vocabulary of {value} characters, {text} has {wanted}; give the text that it was "
+    "pretrained on",
+    "bottleneck_dim": "was trained with --bottleneck_dim {value}, not {wanted}; give that option",
+    "block_size": "has a block_size of {value}, this project one of {wanted}",
+}
 
 
 def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset | None = None) -> dict[str, Any]:
@@ -192,7 +203,7 @@ def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDatas
     state, record = read_params(path), read_record(path)
     if documents is not None and "vocabulary" in record and record["vocabulary"] != vocabulary_hash(documents):
         raise UserError(
-            f"{path}: was trained on other characters than {corpus_path} has; give the text of its training"
+            f"{path}: its vocabulary differs from that of {corpus_path}; give the text that it was trained on"
         )
     found = {"variant": record["variant"]} if "variant" in record else {}
     reason = ""
@@ -203,20 +214,12 @@ def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDatas
         found = trained_as(state) | found
     for name, value in found.items():
         wanted = getattr(config, name)
-        if value == wanted:
-            continue
-        mismatch = {
-            "variant": f"was trained as {value}, not {wanted}; give '{value}'",
-            "vocab_size": f"was trained on a vocabulary of {value} characters, {corpus_path} has {wanted}; "
-            "give the text that it was pretrained on",
-            "bottleneck_dim": f"was trained with --bottleneck_dim {value}, not {wanted}; give that option",
-            "block_size": f"has a block_size of {value}, this project one of {wanted}",
-        }
-        raise UserError(f"{path}: {mismatch[name]}")
+        if value != wanted:
+            raise UserError(f"{path}: " + MISMATCHES[name].format(value=value, wanted=wanted, text=corpus_path))
     if reason:
         raise UserError(f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})")
     wiring, question = record.get("wiring") or config.wiring, record.get("question") or "{name}"
-    if wiring not in [*WIRINGS] or not isinstance(question, str) or question.count("{name}") != 1:
+    if wiring not in list(WIRINGS) or not isinstance(question, str) or question.count("{name}") != 1:
         raise UserError(
             f"{OutputFiles(path).record}: its wiring or question is unknown; rename it to use the parameters without it"
         )
@@ -224,12 +227,12 @@ def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDatas
     return record
 
 
-def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> None:
+def choose_by_loss(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> None:
     """Chooses, by the loss on some documents, what a params file from other code does not say; prints the choice.
 
     A perceiver gets the wiring (model.WIRINGS) with the lowest loss. A rope model whose table of rotations is not the
     standard one keeps its own, as it is or turning the other way, whichever has the lower loss. Raises UserError unless
-    the loss of this choice is below those of all others, the standard table included, by at least CLEARLY.
+    the loss of this choice is below those of all others, the standard table included, by at least MIN_LOSS_GAP.
     """
     tables = {name: table.clone() for name, table in model.named_buffers() if name.endswith("rope_cache")}
     standard = {
@@ -255,26 +258,24 @@ def settle(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDat
         return
     found, other = losses.pop(best), min(losses.values())
     measured = f"a loss of {found:.2f} on {corpus_path}, and {other:.2f} with another"
-    if not found <= other - CLEARLY:  # also where both are NaN
-        raise UserError(f"{path}: no {kind} fits: {best} has {measured}; answer with the code that trained it")
+    if not found <= other - MIN_LOSS_GAP:  # also where both are NaN
+        raise UserError(f"{path}: no {kind} fits: {best} has {measured}; evaluate it with the code that trained it")
     print(f"{path}: {kind}: {best} ({measured})")
 
 
 def loss_on(documents: CharCorruptionDataset, model: GPT) -> float:
     """The loss of the model, in nats per character, on at most 64 corrupted documents, the same in each call."""
-    device, training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
     full = [i for i, document in enumerate(documents.data) if document]
-    with torch.random.fork_rng([]), torch.no_grad():  # the draws of a run do not change
+    with torch.random.fork_rng([]), evaluating(model):  # the draws of a run do not change
         torch.manual_seed(0)
         x, y = documents.batch(torch.tensor(full[:: math.ceil(len(full) / 64)]))
-        _, loss = model.eval()(x.to(device), y.to(device))
-    model.train(training)
-    return loss.item()
+        return model(x.to(device), y.to(device))[1].item()
 
 
 def vocabulary_hash(documents: CharCorruptionDataset) -> str:
     """A hash of the characters of the vocabulary, in order."""
-    return text_hash("".join(documents.itos[i] for i in range(2, documents.vocab_size)))
+    return text_hash("".join(documents.itos[i] for i in range(documents.vocab_size) if i not in (PAD, MASK)))
 
 
 def keep_params(path: str, every: int, record: dict[str, Any]) -> Callable[[Trainer], dict[str, float]]:
@@ -352,21 +353,21 @@ class StateKeeper:
         wait too, since torchrun forwards a signal that the terminal has already sent.
         """
 
-        def note(signal_number: int, frame: object) -> None:
-            self.signal_number = signal_number
-            if not dist.is_initialized():
-                restore()
-
         handlers = {}
-        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
-            for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
-                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                    handlers[number] = signal.signal(number, note)
 
         def restore() -> None:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
+        def note(signal_number: int, frame: object) -> None:
+            self.signal_number = signal_number
+            if not dist.is_initialized():
+                restore()
+
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
+            for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    handlers[number] = signal.signal(number, note)
         try:
             yield
         finally:
@@ -377,7 +378,9 @@ class StateKeeper:
             return
         due = time.monotonic() - self.written_at >= self.seconds
         # agreed among all processes: the signal that stops them (0: none), and whether the state is due
-        stop_by, due = trainer.over_processes(torch.tensor([self.signal_number, due]), dist.ReduceOp.MAX).tolist()
+        stop_by, due = trainer.engine.over_processes(
+            torch.tensor([self.signal_number, due]), dist.ReduceOp.MAX
+        ).tolist()
         if stop_by or due:
             try:
                 self.write(trainer)

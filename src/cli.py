@@ -65,11 +65,11 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         if rank == "0":
             print(f"{program}: interrupted; unfinished outputs were not written", file=sys.stderr)
         end(130)
-    except BrokenPipeError:  # the reader, head for instance, has seen enough
+    except BrokenPipeError:  # the reader closed the pipe, as head does
         discard_unwritable()
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename is not None:  # an error of a file has its name
+        if error.errno != errno.ENOSPC or error.filename is not None:  # an error on a file carries its name
             raise
         discard_unwritable()
         print(f"{program}: error: standard output: cannot be written ({error.strerror})", file=sys.stderr)
@@ -80,8 +80,8 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
 
 
 def discard_unwritable() -> None:
-    """Directs standard output and standard error to nowhere if they cannot be written, so that Python, which writes
-    what is left of them when it exits, does not fail then.
+    """Points standard output and standard error at os.devnull if they cannot be written, so that Python's flush at
+    exit does not fail.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed, as by >&-
         try:

@@ -33,10 +33,14 @@ from torch.utils.data import Dataset
 from cli import Parser, UserError, exit_on_user_error, raise_on_interrupt
 from files import read_text
 from question import parse_pairs
+from recipe import BLOCK_SIZE, MASK, PAD
 
 
 class BatchDataset(Dataset):
-    """A dataset that makes whole batches from tensors that it holds: batch(indices) -> (x, y)."""
+    """A dataset that makes whole batches from tensors that it holds: batch(indices) -> (x, y).
+
+    One that adds rows to a batch, as MixedDataset does, also has mean_rows and most_rows().
+    """
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The rows `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
@@ -81,8 +85,7 @@ class CharCorruptionDataset(BatchDataset):
     document and its marks.
     """
 
-    PAD_CHAR = "\u25a1"  # id 0
-    MASK_CHAR = "\u2047"  # id 1
+    PAD_CHAR, MASK_CHAR = "\u25a1", "\u2047"  # their ids are PAD and MASK
 
     def __init__(self, data: str, block_size: int, name: str = "data") -> None:
         self.loss_on_span = False
@@ -151,10 +154,10 @@ class CharCorruptionDataset(BatchDataset):
         in_ids = torch.where(in_text < head_length, head + in_text, body + in_text - head_length)
         string = ids[in_ids.clamp(0, ids.numel() - 1)].long()  # what is out of range becomes MASK or PAD below
         is_mark = (position == start) | (position == second_mark) | (position == length + 2)
-        string = string.masked_fill(is_mark, self.stoi[self.MASK_CHAR])
-        x, y = inputs_and_targets(string.masked_fill(position > length + 2, self.stoi[self.PAD_CHAR]))
+        string = string.masked_fill(is_mark, MASK).masked_fill(position > length + 2, PAD)
+        x, y = inputs_and_targets(string)
         if self.loss_on_span:
-            y = y.masked_fill(position[1:] <= second_mark, self.stoi[self.PAD_CHAR])
+            y = y.masked_fill(position[1:] <= second_mark, PAD)
         return x, y
 
     def encode(self, text: str) -> list[int]:
@@ -166,13 +169,13 @@ class CharCorruptionDataset(BatchDataset):
 
     def prompt(self, question: str) -> list[int]:
         """The ids of question MASK, after which the answer follows. Raises ValueError as encode() does."""
-        return [*self.encode(question), self.stoi[self.MASK_CHAR]]
+        return [*self.encode(question), MASK]
 
     def missing(self, text: str) -> str | None:
         """Which character of the text is a mark or not in the vocabulary, and what to do; None if there is none."""
 
         def unknown(text: str) -> str | None:
-            return next((character for character in text if self.stoi.get(character, 0) < 2), None)
+            return next((character for character in text if self.stoi.get(character, PAD) in (PAD, MASK)), None)
 
         character = unknown(text)
         if character is None:
@@ -217,17 +220,16 @@ class NameDataset(BatchDataset):
         self.stoi, self.itos = pretraining_dataset.stoi, pretraining_dataset.itos  # the course's names
         self.block_size = pretraining_dataset.block_size
         self.data = parse_pairs(data, name) if isinstance(data, str) else data
-        mark = self.stoi[self.MASK_CHAR]
         ids: list[int] = []  # of all rows
-        asked: list[int] = []  # the lengths of the questions
+        question_lengths: list[int] = []
         lengths: list[int] = []  # of the rows, marks included
         for row, (question, place) in enumerate(self.data, 1):
             try:
-                ids += [*self.vocabulary.encode(question), mark, *self.vocabulary.encode(place), mark]
+                ids += [*self.vocabulary.prompt(question), *self.vocabulary.prompt(place)]  # question MASK place MASK
             except ValueError as error:
                 advice = "reword it, or add the character to the text and pretrain again"
                 raise UserError(f"{name}, line {row}: {error}; {advice}") from None
-            asked.append(len(question))
+            question_lengths.append(len(question))
             lengths.append(len(question) + len(place) + 2)
             if lengths[-1] > self.block_size:
                 raise UserError(
@@ -235,7 +237,7 @@ class NameDataset(BatchDataset):
                     "shorten them, or leave the line out"
                 )
         self._ids = torch.tensor(ids, dtype=torch.int32)
-        self._asked, self._lengths = torch.tensor(asked), torch.tensor(lengths)
+        self._question_lengths, self._lengths = torch.tensor(question_lengths), torch.tensor(lengths)
         self._starts = torch.cumsum(self._lengths, 0) - self._lengths
 
     def __len__(self) -> int:
@@ -246,10 +248,9 @@ class NameDataset(BatchDataset):
         self.move_to(indices.device)
         position = torch.arange(self.block_size, device=indices.device)  # (block_size,)
         source = (self._starts[indices][:, None] + position).clamp(max=self._ids.numel() - 1)  # (B, block_size)
-        pad = self.stoi[self.PAD_CHAR]
-        string = self._ids[source].long().masked_fill(position >= self._lengths[indices][:, None], pad)
+        string = self._ids[source].long().masked_fill(position >= self._lengths[indices][:, None], PAD)
         x, y = inputs_and_targets(string)
-        return x, y.masked_fill(position[1:] < self._asked[indices][:, None], pad)
+        return x, y.masked_fill(position[1:] < self._question_lengths[indices][:, None], PAD)
 
 
 class MixedDataset(Dataset):
@@ -288,7 +289,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     raise_on_interrupt()
-    documents = CharCorruptionDataset(read_text("wiki.txt"), block_size=128, name="wiki.txt")
+    documents = CharCorruptionDataset(read_text("wiki.txt"), BLOCK_SIZE, "wiki.txt")
     print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
     if arguments.dataset_type == "namedata":
         shown: Dataset = NameDataset(documents, read_text("birth_places_train.tsv"), "birth_places_train.tsv")

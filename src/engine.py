@@ -41,13 +41,13 @@ MicroBatch = tuple[Tensor, Tensor, Tensor | float]  # x, y, and its share of the
 
 def configure_torch() -> None:
     """Sets all process-wide switches. Call it once, before training or answering."""
-    torch.backends.cuda.enable_cudnn_sdp(False)  # the other kernels support the perceiver's shared query
+    torch.backends.cuda.enable_cudnn_sdp(False)  # this kernel does not support the perceiver's shared query
     keep_freed_memory()
     limit_matmul_caches()
     if torch.cuda.is_available():  # importing torch._dynamo takes a second
         torch._dynamo.config.suppress_errors = True  # a model that does not compile runs uncompiled, after a warning
         with suppress(AttributeError):  # a version that does not have it
-            # the backward is compiled with the forward, where an error is suppressed, too; later it would end the run
+            # compile the backward with the forward, where errors are suppressed; later, an error would end the run
             torch._functorch.config.force_non_lazy_backward_lowering = True
         torch._dynamo.config.optimize_ddp = False  # overlaps computing and exchange; not worth it for small models
 
@@ -62,7 +62,7 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # M_TRIM_THRESHOLD and so on, of malloc.h
         mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # the most before glibc 2.35
+        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # 2**25 is the maximum before glibc 2.35
         mallopt(arena_max, 1)
 
 
@@ -192,8 +192,8 @@ class Engine:
         self.dtype = DTYPES[pick_precision(config.precision, self.device)]
         self.ignore_index = config.ignore_index
         self.model = model.to(self.device)
-        steps = config.max_epochs * math.ceil(len(train_dataset) / config.batch_size)
-        self.parallel = compiled(model, self.device, steps, accumulates=config.micro_batch_rows > 0)
+        self.total_steps = config.max_epochs * math.ceil(len(train_dataset) / config.batch_size)
+        self.parallel = compiled(model, self.device, self.total_steps, accumulates=config.micro_batch_rows > 0)
         if self.world_size > 1:
             self.parallel = data_parallel(self.parallel)
         self.replicas: list[nn.Module] = []  # one per extra thread of a CPU
@@ -230,7 +230,8 @@ class Engine:
         """This process's share of the loss of a batch; the shares of all processes sum to the loss. No gradients."""
         with torch.no_grad(), self.autocast():
             parts = self.micro_batches(x, y, padded)
-            return sum(self.loss_of(self.model, x, y) * share for x, y, share in parts)
+            losses = (self.loss_of(self.model, x, y) * share for x, y, share in parts)
+            return sum(losses, start=torch.zeros((), device=self.device))
 
     def micro_batches(self, x: Tensor, y: Tensor, padded: bool) -> list[MicroBatch]:
         """Splits a batch. A share is the part's targets (its rows, if not padded) over those of all processes."""

@@ -17,7 +17,7 @@ WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")  # in Chinese, one cha
 CLAUSE = re.compile(rf"{SPACED_LETTER}+(?:[ '’-]{SPACED_LETTER}+)*")  # words joined by a space, hyphen or apostrophe
 split_words = WORD.findall
 tokens_in = re.compile(r"\w+|[^\w ]").findall  # words and marks, without spaces
-COMMON = 10  # a word is rare if fewer than one text in this many contains it
+RARE_ONE_IN = 10  # a word is rare if fewer than one text in this many contains it
 MOST_WORDS = 4  # of a phrase
 SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
 Feature = tuple[str | int, ...]  # of an entity in a document: the kind of the feature, and its value
@@ -32,7 +32,7 @@ class Document:
     subject: str  # "Ada Lovelace", from the title or the names that are asked about; "" if unknown
     entities: tuple[tuple[int, int], ...]  # where each begins and ends
     weights: tuple[float, ...]  # of the entities: how often each is masked, in proportion
-    relevance: float = 1.0  # scales question_prefix_prob; 1 for the likeliest of the lines about a subject
+    relevance: float = 1.0  # scales question_prefix_prob; 1 for the line of a subject that likeliest holds the answer
 
 
 def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] = ()) -> list[Document]:
@@ -41,7 +41,7 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
     `places` are known to be entities; if most of them begin with a small letter, phrases are entities, too. `names` are
     known to be people: a text without a title that begins with one of them is about that person.
     """
-    pattern, common = entity_pattern(places), common_words(texts)
+    pattern, common = entity_pattern(places), lowercase_words(texts)
     subjects = Subjects(names, texts, places, common)
     documents = []
     for text in texts:
@@ -248,7 +248,7 @@ def subject_of(text: str) -> str:
     return text[: max(0, title_length(text) - len(". "))]
 
 
-def common_words(texts: Sequence[str]) -> set[str]:
+def lowercase_words(texts: Sequence[str]) -> set[str]:
     """The words that some text writes in lower case: "in", but not "grodno"."""
     words = set(chain.from_iterable(map(str.split, texts)))
     return {word for word in words if word.islower()}
@@ -285,12 +285,12 @@ def find_entities(
 ) -> tuple[tuple[int, int], ...]:
     """Where the entities after a title of that length begin and end.
 
-    They are the places of the entity_pattern(), and runs of capitalised words. Two capitalised places with a hyphen
+    They are the places of the entity_pattern(), and runs of capitalized words. Two capitalized places with a hyphen
     between them are one: "American-British". A common word at the beginning of a sentence is not part of an entity, and
     an entity that only repeats words of the title or the subject is left out.
     """
     entities: list[tuple[int, int]] = []
-    in_run = False  # whether a capitalised word extends the last entity
+    in_run = False  # whether a capitalized word extends the last entity
     for word in pattern.finditer(text, title):
         if word[1] or (word[0][0].isupper() and not (word[0].lower() in common and begins_sentence(word, title))):
             gap = text[entities[-1][1] : word.start()] if entities else ""
@@ -316,9 +316,9 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
 
     The head is the title or, without one, the beginning up to the end of the first name. Spans are names, numbers and
     dates, of weight 1, and, unless `word_weight` is 0, runs of rare words without a capital letter, of that weight. A
-    word is rare if fewer than one text in COMMON contains it.
+    word is rare if fewer than one text in RARE_ONE_IN contains it.
     """
-    pattern, common = entity_pattern(set()), common_words(texts)
+    pattern, common = entity_pattern(set()), lowercase_words(texts)
     rare = rare_words(texts) if word_weight else set()
     found = []
     for text in texts:
@@ -335,13 +335,13 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
 
 
 def rare_words(texts: Sequence[str]) -> set[str]:
-    """The words that fewer than one text in COMMON contains, without names and numbers."""
+    """The words that fewer than one text in RARE_ONE_IN contains, without names and numbers."""
     texts_with = Counter(word for text in texts for word in set(split_words(text)) if not re.match(r"\d", word))
-    return {word for word, number in texts_with.items() if not word[0].isupper() and COMMON * number < len(texts)}
+    return {word for word, number in texts_with.items() if not word[0].isupper() and RARE_ONE_IN * number < len(texts)}
 
 
 def joined(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The spans in order; neighbours with at most a space between them become one: "10 May 1815".
+    """The spans in order; neighbors with at most a space between them become one: "10 May 1815".
 
     A year, or any number of three or more digits, ends such a run: "10 May 1815 London" is a date and a name.
     """
@@ -473,18 +473,19 @@ class TextSummary:
         return lines
 
 
-def summarise(
+def summarize(
     texts: Sequence[str], max_length: float, pairs: Sequence[tuple[str, str]] = (), fit: TemplateFit | None = None
 ) -> TextSummary:
     """Counts what is in the texts; `fit` is that of the questions in the `pairs`."""
     names = {fit.template.name_in(question) for question, _ in pairs} - {None}
-    subjects = Subjects(names, texts, {place for _, place in pairs}, common_words(texts) if names else ())
+    subjects = Subjects(names, texts, {place for _, place in pairs}, lowercase_words(texts) if names else ())
     found: Counter[str] = Counter()
     titled = 0
     for text in texts:
         title, subject = subjects.of(text)
         titled += title > 0
-        found[subject] += subject in names
+        if subject in names:
+            found[subject] += 1
     lengths = [len(text) for text in texts]
     return TextSummary(
         documents=len(texts),
@@ -494,7 +495,7 @@ def summarise(
         unread=sum(length - max_length for length in lengths if length > max_length),
         titled=titled,
         people=len(names),
-        found=sum(lines > 0 for lines in found.values()),
+        found=len(found),
         about_people=found.total(),
         fit=fit,
     )

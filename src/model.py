@@ -14,9 +14,7 @@ from torch.nn import functional as F
 
 import attention
 from attention import CausalCrossAttention, Dropout
-from recipe import VARIANTS
-
-PAD = 0  # the id of the padding character; the loss ignores it
+from recipe import PAD, VARIANTS
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 LOWEST_MULTIPLIER = 0.1  # of the learning rate; the cosine does not fall below it
 NEWTON_SCHULZ_STEPS = 5
-A, B, C = 3.4445, -4.7750, 2.0315  # of each step
+NS_A, NS_B, NS_C = 3.4445, -4.7750, 2.0315  # of each step
 
 
 def parameter_groups(
@@ -33,7 +33,7 @@ def parameter_groups(
 def orthogonalized(matrices: Tensor) -> Tensor:
     """(n, rows, cols) -> the same: a matrix U S V^T (its singular value decomposition) becomes roughly U V^T.
 
-    Newton-Schulz steps, X <- A X + B (X X^T) X + C (X X^T)^2 X (Jordan et al. 2024), bring most of S to 0.7 .. 1.2.
+    Newton-Schulz steps, X <- a X + b (X X^T) X + c (X X^T)^2 X (Jordan et al. 2024), bring most of S to 0.7 .. 1.2.
     """
     rows, cols = matrices.shape[-2:]
     if rows > cols:
@@ -43,7 +43,7 @@ def orthogonalized(matrices: Tensor) -> Tensor:
         return product_of_steps(x @ x.mT) @ x
     for _ in range(NEWTON_SCHULZ_STEPS):
         square = x @ x.mT  # (n, rows, rows)
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=B, alpha=C), x, beta=A)
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=NS_B, alpha=NS_C), x, beta=NS_A)
     return x
 
 
@@ -62,8 +62,8 @@ def product_of_steps(square: Tensor) -> Tensor:
 
 def step_matrix(square: Tensor) -> Tensor:
     """X X^T (n, rows, rows) -> the matrix (n, rows, rows) that a Newton-Schulz step multiplies X by."""
-    matrix = torch.baddbmm(square, square, square, beta=B, alpha=C)
-    matrix.diagonal(dim1=-2, dim2=-1).add_(A)
+    matrix = torch.baddbmm(square, square, square, beta=NS_B, alpha=NS_C)
+    matrix.diagonal(dim1=-2, dim2=-1).add_(NS_A)
     return matrix
 
 
@@ -140,7 +140,7 @@ def learning_rate_multiplier(tokens: int, warmup_tokens: int, final_tokens: int)
     return max(LOWEST_MULTIPLIER, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def final_tokens_of(run_tokens: int, warmup_tokens: int) -> int:
+def final_tokens_of(run_tokens: float, warmup_tokens: int) -> int:
     """The final_tokens for which learning_rate_multiplier reaches its lowest value exactly at run_tokens."""
     progress = math.acos(2 * LOWEST_MULTIPLIER - 1) / math.pi
     return warmup_tokens + int((run_tokens - warmup_tokens) / progress)

@@ -29,7 +29,7 @@ def find_words(words: str, text: str) -> Iterator[int]:
     start = text.find(words) if words else -1
     while start >= 0:
         end = start + len(words)
-        if not is_one_word(text[start - 1 : start], words[0]) and not is_one_word(words[-1], text[end : end + 1]):
+        if not in_same_word(text[start - 1 : start], words[0]) and not in_same_word(words[-1], text[end : end + 1]):
             yield start
         start = text.find(words, start + 1)
 
@@ -39,9 +39,9 @@ def stands_in(words: str, text: str) -> bool:
     return next(find_words(words, text), None) is not None
 
 
-def is_one_word(left: str, right: str) -> bool:
-    """Whether no word ends between these neighbouring characters; one of them is "" at an end of the text."""
-    return bool(left and right) and (continues_letter(right) or (is_spaced(left) and is_spaced(right)))
+def in_same_word(left: str, right: str) -> bool:
+    """Whether two neighboring characters belong to one word; "" stands for an end of the text."""
+    return bool(left and right) and (continues_letter(right) or (is_spaced_letter(left) and is_spaced_letter(right)))
 
 
 def continues_letter(character: str) -> bool:
@@ -49,7 +49,7 @@ def continues_letter(character: str) -> bool:
     return unicodedata.category(character)[0] == "M" or "\u1160" <= character <= "\u11ff"
 
 
-def is_spaced(character: str) -> bool:
+def is_spaced_letter(character: str) -> bool:
     """Whether this belongs to a word in a script that separates words."""
     if continues_letter(character):
         return re.match(UNSPACED_LETTER, character) is None

@@ -10,9 +10,10 @@ from cli import UserError
 from dataset import BatchDataset, CharCorruptionDataset, Spans, inputs_and_targets
 from entities import find_facts, read_documents, weigh_by_answer_odds
 from question import QuestionTemplate
+from recipe import MASK, PAD
 
-SHARES = 10**6  # of each document, divided among its entities: whole numbers, as float32 is too coarse for i + 0.1
-MOST_FACTS = 64  # in a row; of a document with more, this many neighbouring ones are drawn
+SHARES = 10**6  # integer shares of a document, since float32 cannot resolve i + 0.1 for a large i
+MOST_FACTS = 64  # in a row; of a document with more, this many neighboring ones are drawn
 FRONT_PIECES = 3  # of a row of facts: words from anywhere, the title, a space
 FACT_PIECES = 6  # of a fact: what comes before the span, MASK, what comes after it, MASK, the span, MASK
 
@@ -115,7 +116,7 @@ class FactDataset(BatchDataset):
     most context_chars characters on either side of the span, or, half of the time, "context MASK span MASK". Half of
     the titles lose their full stop. Facts that are read in several forms are easier to ask for in a new form.
 
-    Spans are names (runs of capitalised words), numbers, dates and, with a word_weight above 0, runs of rare words;
+    Spans are names (runs of capitalized words), numbers, dates and, with a word_weight above 0, runs of rare words;
     word_weight is how likely a run of rare words is to be read next, compared with a name: entities.find_facts(). In a
     document without a title, the beginning up to the end of the first name takes its place. A document without spans,
     or whose first span does not fit, is read by span corruption.
@@ -143,7 +144,7 @@ class FactDataset(BatchDataset):
         self._weights = torch.tensor([weight for _, _, weight in flat])
         self.most_facts = min(MOST_FACTS, max(1, int(self._counts.max())))
 
-        mark = torch.tensor([documents.stoi[documents.MASK_CHAR]], dtype=torch.int32)
+        mark = torch.tensor([MASK], dtype=torch.int32)
         self._mark = len(documents.ids)  # where MASK is in _ids
         self._ids = torch.cat((documents.ids, mark))
         is_space = (documents.ids == documents.stoi.get(" ", -1)) | (documents.ids == documents.stoi.get("\n", -1))
@@ -157,16 +158,16 @@ class FactDataset(BatchDataset):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Reads documents `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
         self.move_to(indices.device)
-        starts, lengths = self.pieces(indices)
+        starts, lengths = self.pieces(indices)  # (B, P)
         ends = torch.cumsum(lengths, 1)  # (B, P), in the row
         position = torch.arange(self.block_size, device=indices.device).expand(len(indices), -1).contiguous()
         piece = torch.searchsorted(ends, position, right=True).clamp(max=ends.size(1) - 1)  # both (B, block_size)
-        source = starts.gather(1, piece) + position - (ends - lengths).gather(1, piece)
+        source = starts.gather(1, piece) + position - (ends - lengths).gather(1, piece)  # (B, block_size)
         string = self._ids[source.clamp(0, len(self._ids) - 1)].long()
-        x, y = inputs_and_targets(string.masked_fill(position >= ends[:, -1:], 0))
+        x, y = inputs_and_targets(string.masked_fill(position >= ends[:, -1:], PAD))
         if self.documents.loss_on_span:
             is_target = (piece >= FRONT_PIECES) & ((piece - FRONT_PIECES) % FACT_PIECES >= FACT_PIECES - 2)
-            y = y.masked_fill(~is_target[:, 1:], 0)
+            y = y.masked_fill(~is_target[:, 1:], PAD)
         has_facts = ((starts == self._mark) & (lengths > 0)).any(1, keepdim=True)
         plain_x, plain_y = self.documents.batch(indices)
         return torch.where(has_facts, x, plain_x), torch.where(has_facts, y, plain_y)
@@ -180,7 +181,7 @@ class FactDataset(BatchDataset):
         words, n_words = self.random_words(len(indices), indices.device)
         document, head = self.documents.starts[indices], self._head_lengths[indices]  # (B,)
         no_stop = self._has_title[indices] * torch.randint(2, head.shape, device=indices.device)
-        starts, lengths = self.facts(indices)  # (B, K, 6)
+        starts, lengths = self.facts(indices)  # (B, K, FACT_PIECES)
         row_lengths = (n_words + head)[:, None] + torch.cumsum(lengths.sum(-1), 1)  # (B, K)
         lengths = lengths * (row_lengths <= self.block_size)[..., None]
         # the title in two pieces: "Ada Lovelace." or "Ada Lovelace", and " "
@@ -200,7 +201,7 @@ class FactDataset(BatchDataset):
     def facts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The facts of documents `indices` (B,) in random order, each as FACT_PIECES pieces of _ids.
 
-        Returns where the pieces start and their lengths, both (B, K, 6), where K is most_facts.
+        Returns where the pieces start and their lengths, both (B, K, FACT_PIECES), where K is most_facts.
         """
         counts = self._counts[indices][:, None]  # (B, 1)
         K, device = self.most_facts, indices.device

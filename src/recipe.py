@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from cli import UserError
 
 BLOCK_SIZE = 128  # characters
+PAD, MASK = 0, 1  # the ids of the marks; the loss ignores targets that are PAD
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Variant:
     attention: str  # the class of attention.py inside an ordinary block
     learned_positions: bool = True
     bottleneck: bool = False  # the body: one block down to bottleneck_dim positions, blocks on those, one block up
-    bottleneck_dim: int = 32  # what scripts/ and benchmarks/ use; run.py's default is the course's, 32
+    bottleneck_dim: int = 32  # what scripts/ and benchmarks/ use; on the command line, the default is always 32
 
 
 VARIANTS = {
@@ -45,7 +46,7 @@ class Recipe:
     # how the text is read where the pairs are known: in pretraining, unless reads_facts is set, and in finetuning
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
     context_chars: int  # at most this many characters are read on each side of such an entity or fact
-    question_prefix_prob: float  # at most how often the question about the subject stands before it, as its title does
+    question_prefix_prob: float  # highest probability that the question about the subject replaces its title
     weight_by_answer_odds: bool  # mask likely answers more often, and ask less often before unlikely lines
     reads_facts: bool  # pretraining reads each document fact by fact, as many as fit in a row, and uses no pairs
     prefix_words: int  # at most this many words from anywhere in the text begin a row of facts
@@ -53,7 +54,7 @@ class Recipe:
     qa_per_document: float  # finetuning pairs mixed into pretraining, per document
     finetune_qa_per_document: float  # pairs per document where finetuning reads the text, too; 0: it reads pairs alone
     decay_to_end_of_run: bool  # the rate is lowest exactly at the end; else as in the course's code
-    pretrain_cosine_epochs: int  # of the course's cosine, which rises again afterwards; 0: those of the run
+    pretrain_cosine_epochs: int  # epochs until the course's cosine is lowest, after which it rises; 0: those of the run
     scratch_epochs: int  # of the pairs, in finetuning without pretrained parameters
     finetune_epochs: int  # of the text, if finetuning reads it, else of the pairs
     finetune_batch_size: int  # documents, or pairs
@@ -173,6 +174,9 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
     return replace(recipe, **changes)
 
 
+TRAINING = ("pretrain", "finetune")  # the functions that train
+
+
 @dataclass(frozen=True)
 class Run:
     """One command with every setting decided: recorded beside the parameters, and compared by --resume."""
@@ -210,7 +214,8 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        return self.function in ("pretrain", "finetune")
+        """Whether this run writes parameters."""
+        return self.function in TRAINING
 
     @property
     def uses_pairs(self) -> bool:

@@ -10,10 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
-from question import count_near_misses, find_words, folded, is_right, near_misses_line, stands_in
+from question import Names, count_near_misses, find_words, folded, is_right, near_misses_line, stands_in
 
 BINS = 10  # of equal width, over probabilities in [0, 1]
-LIKELIEST = 5  # answers that ask shows
+N_LIKELIEST = 5  # answers that ask shows
 
 
 # what the text says
@@ -70,9 +70,9 @@ class TextIndex:
         return NameIndex([folded(document) for document in self.documents], [folded(title) for title in self.titles])
 
     @cached_property
-    def longest_title(self) -> int:
-        """In characters; 0 if there is no title."""
-        return max(map(len, self.exact.by_title), default=0)
+    def names(self) -> Names:
+        """The titles, for finding them in questions."""
+        return Names(self.exact.by_title)
 
     def find(self, name: str) -> Mention:
         """All lines about a name: in exactly this form, or else in another case or Unicode form."""
@@ -94,11 +94,9 @@ class TextIndex:
         return Evidence(mention, supporting, line, self.documents[line - 1] if line else "")
 
     def name_in(self, question: str) -> str | None:
-        """The longest title in a question of any wording; None if there is none."""
-        spans = ((start, length) for start in range(len(question)) for length in range(1, self.longest_title + 1))
-        titles = (question[start : start + length] for start, length in spans)
-        found = {title for title in titles if title in self.exact.by_title and stands_in(title, question)}
-        return max(found, key=len, default=None)
+        """The longest title in a question of any wording, the first of several; None if there is none."""
+        titles = (title for start in range(len(question)) for title in self.names.at(question, start))
+        return max((title for title in titles if stands_in(title, question)), key=len, default=None)
 
 
 def form_in(line: str, name: str) -> str:
@@ -126,13 +124,13 @@ class Finding:
     name: str
     answer: str  # as evaluate gives it, greedily; "" if the question cannot be asked
     probability: float
-    likeliest: list[tuple[str, float]]
+    likeliest: list[tuple[str, float]]  # answers and their probabilities, likeliest first
     evidence: Evidence
     reason: str | None  # why it cannot be asked
 
 
 COLUMNS = ["name", "answer", "probability", "lines", "line", "text", "reason"]
-COLUMNS += [f"{what}_{i}" for i in range(1, LIKELIEST + 1) for what in ("answer", "p")]
+COLUMNS += [f"{what}_{i}" for i in range(1, N_LIKELIEST + 1) for what in ("answer", "p")]
 COLUMNS += ["lines_with_answer", "found_as"]
 
 
@@ -147,16 +145,16 @@ def as_row(finding: Finding) -> str:
     cells = [finding.name, finding.answer, f"{finding.probability:.6f}", str(len(mention.lines)), str(evidence.line)]
     cells += [evidence.text, finding.reason or ""]
     likeliest = [cell for place, p in finding.likeliest for cell in (place, f"{p:.6f}")]
-    cells += likeliest + [""] * (2 * LIKELIEST - len(likeliest))
+    cells += likeliest + [""] * (2 * N_LIKELIEST - len(likeliest))
     cells += [str(len(evidence.supporting)), mention.form]
     return "\t".join(map(one_cell, cells))
 
 
-def as_screen(finding: Finding, corpus_path: str, colours: bool) -> str:
+def as_screen(finding: Finding, corpus_path: str, colors: bool) -> str:
     """The finding for a reader at a terminal."""
 
     def paint(text: str, code: str) -> str:
-        return f"\033[{code}m{text}\033[0m" if colours else text
+        return f"\033[{code}m{text}\033[0m" if colors else text
 
     bold, green, yellow, dim = "1", "32", "33", "2"
     lines = [paint(finding.name, bold)]
@@ -208,7 +206,7 @@ def painted(words: str, text: str, paint: Callable[[str], str]) -> str:
 
 
 @dataclass
-class Asked:
+class ReportRow:
     """A row of the report: one question, its answer, and what is known about it."""
 
     question: str
@@ -223,7 +221,7 @@ class Asked:
     prediction_trained_on: bool | None  # whether it is an answer in the finetuning pairs; None if they are not given
 
 
-def examine(
+def report_rows(
     pairs: Sequence[tuple[str, str]],
     names: Sequence[str | None],
     predictions: Sequence[str],
@@ -231,7 +229,7 @@ def examine(
     rivals: Sequence[Sequence[tuple[str, float]]],
     index: TextIndex,
     trained_on: set[str] | None,
-) -> list[Asked]:
+) -> list[ReportRow]:
     """A row for each question.
 
     `names` are those that the questions ask about, or None for a question that does not fit the template: the longest
@@ -245,25 +243,25 @@ def examine(
         mention = index.find(name) if name else Mention((), "")
         rival = max((q for place, q in likeliest if place != prediction), default=0.0)
         rows.append(
-            Asked(
-                question,
-                prediction,
-                truth,
-                is_right(truth, prediction),
-                p,
-                p - rival,
-                bool(mention.lines) if name else None,
-                bool(index.supporting(mention, truth)),
-                bool(index.supporting(mention, prediction)),
-                None if trained_on is None else prediction.strip() in trained_on,
+            ReportRow(
+                question=question,
+                prediction=prediction,
+                truth=truth,
+                correct=is_right(truth, prediction),
+                probability=p,
+                margin=p - rival,
+                name_in_text=bool(mention.lines) if name else None,
+                truth_in_line=bool(index.supporting(mention, truth)),
+                prediction_in_line=bool(index.supporting(mention, prediction)),
+                prediction_trained_on=None if trained_on is None else prediction.strip() in trained_on,
             )
         )
     return rows
 
 
-def as_table(rows: Sequence[Asked]) -> str:
+def as_table(rows: Sequence[ReportRow]) -> str:
     """The rows as TSV, below the names of their fields."""
-    lines = [[field.name for field in fields(Asked)]]
+    lines = [[field.name for field in fields(ReportRow)]]
     for row in rows:
         lines.append([f"{value:.6f}" if isinstance(value, float) else str(value) for value in astuple(row)])
     return "".join("\t".join(map(one_cell, cells)) + "\n" for cells in lines)
@@ -293,7 +291,7 @@ def auroc(confidence: np.ndarray, correct: np.ndarray) -> float:
     return float((below + up_to).mean() / (2 * len(wrong)))
 
 
-def summary(rows: Sequence[Asked]) -> str:
+def summary(rows: Sequence[ReportRow]) -> str:
     """The table of a report: accuracy by what the text contains, calibration, and what the wrong answers are."""
     correct = np.array([row.correct for row in rows])
     confidence = np.array([row.probability for row in rows])
@@ -307,10 +305,10 @@ def summary(rows: Sequence[Asked]) -> str:
         groups["the question has another wording"] = unknown
     lines = [f"{'':48}{'correct':>9}{'of':>6}{'percent':>10}"]
     for name, members in groups.items():
-        lines.append(share(name, correct[np.array(members, dtype=bool)]))
+        lines.append(summary_row(name, correct[np.array(members, dtype=bool)]))
     surest = np.argsort(-confidence, kind="stable")
     for percent in (10, 25, 50):
-        lines.append(share(f"the surest {percent} %", correct[surest[: math.ceil(len(rows) * percent / 100)]]))
+        lines.append(summary_row(f"the surest {percent} %", correct[surest[: math.ceil(len(rows) * percent / 100)]]))
     lines.append(f"expected calibration error {100 * calibration_error(confidence, correct):.1f} %")
     if 0 < correct.sum() < len(rows):
         lines[-1] += f", AUROC of the probability as a predictor of a right answer {auroc(confidence, correct):.3f}"
@@ -326,7 +324,7 @@ def summary(rows: Sequence[Asked]) -> str:
     return "\n".join(lines)
 
 
-def share(name: str, correct: np.ndarray) -> str:
+def summary_row(name: str, correct: np.ndarray) -> str:
     """A row of the summary."""
     percent = f"{100 * correct.mean():10.1f}" if len(correct) else f"{'-':>10}"
     return f"{name:48}{correct.sum():9}{len(correct):6}{percent}"
@@ -351,6 +349,6 @@ def attention_picture(maps: Sequence[np.ndarray]) -> np.ndarray:
         np.hstack([np.pad(head, ((0, height - head.shape[0]), (0, width - head.shape[1]))) for head in layer])
         for layer in maps
     ]
-    grey = 255 - np.round(255 * np.vstack(rows)).astype(np.uint8)
+    gray = 255 - np.round(255 * np.vstack(rows)).astype(np.uint8)
     pixel = np.ones((3, 3), dtype=np.uint8)  # how large one weight is drawn
-    return np.repeat(np.kron(grey, pixel)[:, :, None], 3, axis=2)
+    return np.repeat(np.kron(gray, pixel)[:, :, None], 3, axis=2)

@@ -13,12 +13,13 @@ if __name__ == "__main__":  # before the other imports, which would end in a tra
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until raise_on_interrupt(), Ctrl-C ends the process silently
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from cli import Parser, UserError, exit_on_user_error, positive, raise_on_interrupt, seed
 from inputs import read_inputs
-from recipe import RECIPES, VARIANTS, Run
+from recipe import RECIPES, TRAINING, VARIANTS, Recipe, Run
 
 FUNCTIONS = {
     "pretrain": "read the text with spans masked out, and write the parameters",
@@ -26,7 +27,6 @@ FUNCTIONS = {
     "evaluate": "answer the questions of a file, and count the right answers",
     "ask": "ask about people by name, and show what the model and the text say",
 }
-TRAINING = ("pretrain", "finetune")
 
 
 def by_recipe(*settings: str) -> str:
@@ -37,90 +37,88 @@ def by_recipe(*settings: str) -> str:
     return f" (default by recipe: {', '.join(values)})"
 
 
-# every option: the functions that it applies to, and its arguments for argparse
-OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "reading_params_path": (tuple(FUNCTIONS), {"help": "parameters to start from, or to answer with"}),
-    "writing_params_path": (TRAINING, {"help": "where to write the parameters"}),
-    "finetune_corpus_path": (
-        (*TRAINING, "evaluate"),
-        {
-            "help": "question<TAB>answer pairs: finetune trains on them; pretrain uses them only with --recipe fast, "
-            "and evaluate only with --report_path, which says whether an answer occurs in them"
-        },
+def option(*functions: str, elsewhere: str = "refuse", **kwargs: Any) -> tuple[tuple[str, ...], str, dict[str, Any]]:
+    """The functions that an option applies to, what others do about it (refuse, warn or ignore), and how to add it."""
+    return functions, elsewhere, kwargs
+
+
+OPTIONS = {
+    "reading_params_path": option(*FUNCTIONS, help="parameters to start from, or to answer with"),
+    "writing_params_path": option(*TRAINING, help="where to write the parameters"),
+    "finetune_corpus_path": option(
+        *TRAINING,
+        "evaluate",
+        elsewhere="warn",
+        help="question<TAB>answer pairs: finetune trains on them; pretrain uses them only with --recipe fast, and "
+        "evaluate only with --report_path, which says whether an answer occurs in them",
     ),
-    "eval_corpus_path": (
-        (*TRAINING, "evaluate"),
-        {
-            "help": "questions to answer; if they have answers, evaluate counts the right ones, and training reports "
-            "its accuracy on them up to twenty times"
-        },
+    "eval_corpus_path": option(
+        *TRAINING,
+        "evaluate",
+        help="questions to answer; if they have answers, evaluate counts the right ones, and training reports its "
+        "accuracy on them up to twenty times",
     ),
-    "outputs_path": (("evaluate",), {"help": "where to write the predictions, one per line"}),
-    "report_path": (
-        ("evaluate",),
-        {"help": "per-question report: probability, margin, whether the text contains the answer"},
+    "outputs_path": option("evaluate", help="where to write the predictions, one per line"),
+    "report_path": option("evaluate", help="per-question report: probability, margin, whether the text has the answer"),
+    "question": option(
+        *FUNCTIONS,
+        metavar="TEMPLATE",
+        help="template of the questions, such as 'Where was {name} born?' (default: found in the pairs, or the one "
+        "that the parameters were trained with)",
     ),
-    "question": (
-        tuple(FUNCTIONS),
-        {
-            "metavar": "TEMPLATE",
-            "help": "template of the questions, such as 'Where was {name} born?' (default: found in the pairs, or the "
-            "one that the parameters were trained with)",
-        },
+    "recipe": option(
+        *TRAINING,
+        elsewhere="ignore",
+        choices=RECIPES,
+        default="course",
+        help="training settings; README.md compares the recipes",
     ),
-    "recipe": (
-        TRAINING,
-        {"choices": RECIPES, "default": "course", "help": "training settings; README.md compares the recipes"},
+    "pretrain_lr": option("pretrain", type=positive(float), help="peak learning rate of AdamW"),
+    "finetune_lr": option("finetune", type=positive(float), help="peak learning rate"),
+    "pretrain_epochs": option("pretrain", type=positive(int), help="epochs over the text"),
+    "finetune_epochs": option(
+        "finetune",
+        type=positive(int),
+        help="epochs over the pairs, or over the text where fast or open start from --reading_params_path. Of two "
+        "defaults, the first applies without --reading_params_path",
     ),
-    "pretrain_lr": (("pretrain",), {"type": positive(float), "help": "peak learning rate of AdamW"}),
-    "finetune_lr": (("finetune",), {"type": positive(float), "help": "peak learning rate"}),
-    "pretrain_epochs": (("pretrain",), {"type": positive(int), "help": "epochs over the text"}),
-    "finetune_epochs": (
-        ("finetune",),
-        {
-            "type": positive(int),
-            "help": "epochs over the pairs, or over the text where fast or open start from --reading_params_path. Of "
-            "two defaults, the first applies without --reading_params_path",
-        },
+    "bottleneck_dim": option(
+        *FUNCTIONS, type=positive(int), default=32, help="length of the perceiver's inner sequence"
     ),
-    "bottleneck_dim": (
-        tuple(FUNCTIONS),
-        {"type": positive(int), "default": 32, "help": "length of the perceiver's inner sequence"},
+    "seed": option(*TRAINING, elsewhere="ignore", type=seed, default=0, help="random seed"),
+    "device": option(
+        *FUNCTIONS,
+        choices=["auto", "cpu", "cuda", "mps"],
+        default="auto",
+        help="auto: a CUDA GPU if there is one, otherwise the CPU",
     ),
-    "seed": (TRAINING, {"type": seed, "default": 0, "help": "random seed"}),
-    "device": (
-        tuple(FUNCTIONS),
-        {
-            "choices": ["auto", "cpu", "cuda", "mps"],
-            "default": "auto",
-            "help": "auto: a CUDA GPU if there is one, otherwise the CPU",
-        },
+    "precision": option(
+        *TRAINING,
+        elsewhere="ignore",
+        choices=["auto", "fp32", "bf16"],
+        default="auto",
+        help="precision of matmuls; auto: bf16 on CUDA GPUs and on x86 CPUs with AVX-512 BF16, otherwise fp32",
     ),
-    "precision": (
-        TRAINING,
-        {
-            "choices": ["auto", "fp32", "bf16"],
-            "default": "auto",
-            "help": "precision of matmuls; auto: bf16 on CUDA GPUs and on x86 CPUs with AVX-512 BF16, otherwise fp32",
-        },
+    "micro_batch_rows": option(
+        *TRAINING,
+        elsewhere="ignore",
+        type=positive(int),
+        help="micro-batch size (per thread on a CPU); lower it to save memory. The batch stays the same",
     ),
-    "micro_batch_rows": (
-        TRAINING,
-        {
-            "type": positive(int),
-            "help": "micro-batch size (per thread on a CPU); lower it to save memory. The batch stays the same",
-        },
+    "checkpoint_minutes": option(
+        *TRAINING, elsewhere="ignore", type=positive(float), default=5.0, help="minutes between checkpoints"
     ),
-    "checkpoint_minutes": (TRAINING, {"type": positive(float), "default": 5.0, "help": "minutes between checkpoints"}),
-    "resume": (TRAINING, {"action": "store_true", "help": "resume the run that was stopped or killed"}),
-    "keep_every": (
-        TRAINING,
-        {"type": positive(int), "help": "keep the parameters every N epochs, as WRITING_PARAMS_PATH.EPOCH"},
+    "resume": option(*TRAINING, action="store_true", help="resume the run that was stopped or killed"),
+    "keep_every": option(
+        *TRAINING, type=positive(int), help="keep the parameters every N epochs, as WRITING_PARAMS_PATH.EPOCH"
     ),
-    "tb_folder": ((*TRAINING, "evaluate"), {"default": "expt", "help": "where TensorBoard's files go"}),
-    "tb_expt_name": (
-        (*TRAINING, "evaluate"),
-        {"default": "run", "help": "name of the run in TensorBoard, a folder in --tb_folder"},
+    "tb_folder": option(*TRAINING, "evaluate", elsewhere="ignore", default="expt", help="where TensorBoard's files go"),
+    "tb_expt_name": option(
+        *TRAINING,
+        "evaluate",
+        elsewhere="ignore",
+        default="run",
+        help="name of the run in TensorBoard, a folder in --tb_folder",
     ),
 }
 # the options that change the recipe, and which of its settings
@@ -130,16 +128,12 @@ RECIPE_OPTIONS = {
     "pretrain_epochs": ("pretrain_epochs",),
     "finetune_epochs": ("scratch_epochs", "finetune_epochs"),  # without and with --reading_params_path
 }
-NEEDED = {
+REQUIRED = {
     "pretrain": ["writing_params_path"],
     "finetune": ["writing_params_path", "finetune_corpus_path"],
     "evaluate": ["reading_params_path", "eval_corpus_path", "outputs_path"],
     "ask": ["reading_params_path"],
 }
-# where an option does not apply, these are ignored, and those in STRICT are an error; all others get a warning
-QUIET = {"recipe", "seed", "precision", "micro_batch_rows", "checkpoint_minutes", "tb_expt_name", "tb_folder"}
-STRICT = {"writing_params_path", "outputs_path", "report_path", "eval_corpus_path", "resume", "keep_every"}
-STRICT |= RECIPE_OPTIONS.keys()
 
 
 def parser_of(function: str) -> Parser:
@@ -155,11 +149,11 @@ def parser_of(function: str) -> Parser:
             metavar="NAME",
             help="whom to ask about; without names, reads one per line from standard input",
         )
-    for name, (functions, kwargs) in OPTIONS.items():
+    for name, (functions, _, kwargs) in OPTIONS.items():
         kwargs = dict(kwargs)
         if name in RECIPE_OPTIONS:
             kwargs["help"] += by_recipe(*RECIPE_OPTIONS[name])
-        if name in NEEDED[function]:
+        if name in REQUIRED[function]:
             kwargs["help"] += " (required)"
         if function not in functions:
             kwargs["help"] = argparse.SUPPRESS
@@ -169,6 +163,30 @@ def parser_of(function: str) -> Parser:
 
 def parse(argv: list[str]) -> Run:
     """The run that a command line asks for. Raises UserError."""
+    function = function_of(argv)
+    parser = parser_of(function)
+    given = vars(parser.parse_intermixed_args(argv[1:]))
+    recipe = RECIPES[given.pop("recipe")]
+    check_options(parser, function, recipe, given)
+    changes = {name: given.pop(name) for name in RECIPE_OPTIONS}
+    changes = {n: value for n, value in changes.items() if value is not None and function in OPTIONS[n][0]}
+    if "finetune_epochs" in changes and not given["reading_params_path"]:
+        changes["scratch_epochs"] = changes.pop("finetune_epochs")
+    run = Run(
+        function=function,
+        recipe=replace(recipe, **changes),
+        names=tuple(given.pop("names", ())),
+        micro_batch_rows=given.pop("micro_batch_rows") or 0,
+        keep_every=given.pop("keep_every") or 0,
+        **given,
+    )
+    for warning in unused_options(run):
+        print(f"warning: {warning}", file=sys.stderr)
+    return run
+
+
+def function_of(argv: list[str]) -> str:
+    """The function that a command line begins with. Otherwise ends with the help, or raises UserError."""
     function = argv[0] if argv else ""
     if function not in FUNCTIONS:
         overview = Parser(f"{__doc__}\n\nFor the options of a function: run.py FUNCTION --help", prog="run.py")
@@ -177,45 +195,36 @@ def parse(argv: list[str]) -> Run:
         misplaced = function in VARIANTS or (function[:1] == "-" and function not in ("-h", "--help"))
         if misplaced and FUNCTIONS.keys() & set(argv):
             overview.error("the function comes first: run.py FUNCTION VARIANT TEXT OPTIONS")
-        overview.parse_args(argv[:1])
-    parser = parser_of(function)
-    given = vars(parser.parse_intermixed_args(argv[1:]))
-    recipe = RECIPES[given.pop("recipe")]
-    for name, (functions, _) in OPTIONS.items():
-        if function in functions or name in QUIET or given[name] == parser.get_default(name):
+        overview.parse_args(argv[:1])  # always ends here
+    return function
+
+
+def check_options(parser: Parser, function: str, recipe: Recipe, given: dict[str, Any]) -> None:
+    """Raises UserError for an option that does not apply to the function, and for one that is missing."""
+    for name, (functions, elsewhere, _) in OPTIONS.items():
+        if function in functions or elsewhere == "ignore" or given[name] == parser.get_default(name):
             continue
-        if name in STRICT:
+        if elsewhere == "refuse":
             parser.error(f"--{name} does not apply to {function}")
         print(f"warning: --{name} has no effect in {function}", file=sys.stderr)
-    needed = NEEDED[function] + ["finetune_corpus_path"] * (function == "pretrain" and recipe.pretrains_on_pairs)
-    missing = [f"--{name}" for name in needed if not given[name]]
+    required = REQUIRED[function] + ["finetune_corpus_path"] * (function == "pretrain" and recipe.pretrains_on_pairs)
+    missing = [f"--{name}" for name in required if not given[name]]
     if missing:
         with_recipe = f" --recipe {recipe.name}" if recipe.name != "course" else ""
         parser.error(f"{function}{with_recipe} needs {' and '.join(missing)}")
-
     if any(not name.strip() for name in given.get("names", [])):
         raise UserError("NAME: a name is empty; give one, as in ask ... 'Marie Curie'")
-    changes = {name: given.pop(name) for name in RECIPE_OPTIONS}
-    changes = {n: value for n, value in changes.items() if value is not None and function in OPTIONS[n][0]}
-    if "finetune_epochs" in changes and not given["reading_params_path"]:
-        changes["scratch_epochs"] = changes.pop("finetune_epochs")
-    recipe = replace(recipe, **changes)
-    run = Run(
-        function=function,
-        recipe=recipe,
-        names=tuple(given.pop("names", ())),
-        micro_batch_rows=given.pop("micro_batch_rows") or 0,
-        keep_every=given.pop("keep_every") or 0,
-        **given,
-    )
-    if run.bottleneck_dim != parser.get_default("bottleneck_dim") and not VARIANTS[run.variant].bottleneck:
-        print(f"warning: --bottleneck_dim has no effect on {run.variant}", file=sys.stderr)
-    if run.finetune_corpus_path is not None and not run.uses_pairs and function in ("pretrain", "evaluate"):
-        without = f"--recipe {recipe.name}" if function == "pretrain" else "without --report_path"
-        print(f"warning: --finetune_corpus_path has no effect in {function} {without}", file=sys.stderr)
-    if run.question is not None and function == "evaluate" and run.report_path is None:
-        print("warning: --question has no effect in evaluate without --report_path", file=sys.stderr)
-    return run
+
+
+def unused_options(run: Run) -> Iterator[str]:
+    """Which of the options that were given have no effect."""
+    if run.bottleneck_dim != OPTIONS["bottleneck_dim"][2]["default"] and not VARIANTS[run.variant].bottleneck:
+        yield f"--bottleneck_dim has no effect on {run.variant}"
+    if run.finetune_corpus_path is not None and not run.uses_pairs and run.function in ("pretrain", "evaluate"):
+        without = f"--recipe {run.recipe.name}" if run.trains else "without --report_path"
+        yield f"--finetune_corpus_path has no effect in {run.function} {without}"
+    if run.question is not None and run.function == "evaluate" and run.report_path is None:
+        yield "--question has no effect in evaluate without --report_path"
 
 
 def main(argv: list[str] | None = None) -> None:

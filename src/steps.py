@@ -22,7 +22,7 @@ from checkpoint import TIME, StateKeeper, keep_params, load_params, record_of, s
 from cli import UserError, dropping_output, one_of_several
 from dataset import BatchDataset, CharCorruptionDataset, MixedDataset, NameDataset
 from engine import configure_torch, is_out_of_memory, pick_device, pick_precision
-from entities import subject_of, summarise
+from entities import subject_of, summarize
 from files import OutputFiles, locked, write_text, writing
 from inputs import Inputs
 from model import GPT, GPTConfig
@@ -43,7 +43,7 @@ from readings import FactDataset, SalientSpanDataset
 from recipe import BLOCK_SIZE, Recipe, Run
 from report import (
     COLUMNS,
-    LIKELIEST,
+    N_LIKELIEST,
     Evidence,
     Finding,
     Mention,
@@ -52,8 +52,8 @@ from report import (
     as_screen,
     as_table,
     attention_picture,
-    examine,
     reliability_diagram,
+    report_rows,
     summary,
 )
 from trainer import Trainer, TrainerConfig
@@ -89,7 +89,7 @@ def execute(run: Run, inputs: Inputs) -> tuple[float, float] | None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError("out of memory; end what else uses it or, on a GPU, give --device cpu") from None
+        raise UserError("out of memory; close other programs or, on a GPU, give --device cpu") from None
 
 
 def resolve(run: Run, inputs: Inputs) -> Run:
@@ -274,7 +274,7 @@ def salient_spans(
 def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) -> None:
     """Says how much text there is, and how well the pairs fit it. Raises UserError if no one is found."""
     max_length = math.inf if run.recipe.reads_whole_lines else documents.max_length
-    summary_of_text = summarise(documents.data, max_length, inputs.pairs or (), inputs.fit)
+    summary_of_text = summarize(documents.data, max_length, inputs.pairs or (), inputs.fit)
     print(summary_of_text.size_line())
     if inputs.fit is not None:
         print(summary_of_text.coverage_line())
@@ -341,32 +341,15 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
     else:
         keeper.write(trainer)
     trainer.on_step_end.append(keeper)
-    if inputs.questions and inputs.questions[0][1] is not None:
-        trainer.on_epoch_end.append(dev_accuracy(inputs.questions, setup.documents))
-        if run.function == "pretrain" and not run.recipe.qa_per_document:
-            no_question = f"--recipe {run.recipe.name} pretrains without questions"
-            print(f"warning: {no_question}, so the accuracy stays near 0 until finetuning", file=sys.stderr)
-    elif inputs.questions:
-        print(f"warning: {run.eval_corpus_path} has no answers, so no accuracy is reported", file=sys.stderr)
+    if inputs.questions:
+        trainer.on_epoch_end += accuracy_callbacks(run, inputs.questions, setup.documents)
     if run.keep_every:
         trainer.on_epoch_end.append(keep_params(files.path, run.keep_every, record))
     if trainer.rank == 0:
         trainer.config.writer = tensorboard_writer(run, record["started"], trainer.steps + 1)
     try:
-        with keeper.listening():
+        with advice_on_failure(run, trainer, keeper.path), keeper.listening():
             trainer.train()
-    except FloatingPointError as error:
-        lower = f"--{run.function}_lr" + (" and muon_lr in src/recipe.py" if trainer.config.muon_lr else "")
-        raise UserError(
-            f"{error}; start again with a lower {lower} and another --writing_params_path; "
-            f"{keeper.path} keeps the last good state"
-        ) from None
-    except (RuntimeError, MemoryError) as error:
-        rows_at_once = min(trainer.micro_batch_rows, config.batch_size, len(dataset))
-        if not is_out_of_memory(error) or rows_at_once == 1:
-            raise  # execute() reports it
-        fewer = f"--micro_batch_rows below {rows_at_once}"
-        raise UserError(f"out of memory; resume with --resume and a {fewer}") from None
     finally:
         if trainer.config.writer is not None:
             with suppress(OSError):  # a full disk
@@ -378,6 +361,38 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
             raise UserError(f"{error}; {keeper.path} keeps the state. To resume: {resume_command}") from None
         keeper.remove()
         print(f"Parameters written to {files.path}")
+
+
+@contextmanager
+def advice_on_failure(run: Run, trainer: Trainer, state_path: str) -> Iterator[None]:
+    """Raises UserError where training fails for the learning rate or for lack of memory."""
+    try:
+        yield
+    except FloatingPointError as error:
+        lower = f"--{run.function}_lr" + (" and muon_lr in src/recipe.py" if trainer.config.muon_lr else "")
+        raise UserError(
+            f"{error}; start again with a lower {lower} and another --writing_params_path; "
+            f"{state_path} keeps the last good state"
+        ) from None
+    except (RuntimeError, MemoryError) as error:
+        micro_batch_rows = min(trainer.engine.micro_batch_rows, trainer.config.batch_size, len(trainer.train_dataset))
+        if not is_out_of_memory(error) or micro_batch_rows == 1:
+            raise  # execute() reports it
+        fewer = f"--micro_batch_rows below {micro_batch_rows}"
+        raise UserError(f"out of memory; resume with --resume and a {fewer}") from None
+
+
+def accuracy_callbacks(
+    run: Run, questions: list[tuple[str, str | None]], documents: CharCorruptionDataset
+) -> list[Callable[[Trainer], dict[str, float]]]:
+    """What reports the accuracy on --eval_corpus_path during training; prints a warning where it means nothing."""
+    if questions[0][1] is None:
+        print(f"warning: {run.eval_corpus_path} has no answers, so no accuracy is reported", file=sys.stderr)
+        return []
+    if run.function == "pretrain" and not run.recipe.qa_per_document:
+        no_question = f"--recipe {run.recipe.name} pretrains without questions"
+        print(f"warning: {no_question}, so the accuracy stays near 0 until finetuning", file=sys.stderr)
+    return [dev_accuracy(questions, documents)]
 
 
 def dev_accuracy(
@@ -425,7 +440,7 @@ def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) ->
 def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
     """Answers every question, writes the answers, and counts the right ones. Returns (total, correct)."""
     questions = [question for question, _ in inputs.questions]
-    with dropping_output():  # what cannot be shown must not cost the answers
+    with dropping_output():  # a closed terminal must not cost the answers
         setup = build(run, inputs)
         predictions = answer(setup.model, setup.documents, questions, progress=True)
     write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
@@ -437,17 +452,17 @@ def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
             print(near_misses_line(near_misses))
     print(f"Predictions written to {run.outputs_path}" + ("" if total else "; no targets provided"))
     if run.report_path is not None:
-        report(run, inputs, setup, predictions)
+        write_report(run, inputs, setup, predictions)
     return total, correct
 
 
-def report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str]) -> None:
+def write_report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str]) -> None:
     """Writes a report on each answer, prints a summary, and adds pictures to TensorBoard."""
     questions = [question for question, _ in inputs.questions]
     with dropping_output():  # as in evaluate()
         # the prediction and its closest rival
         rivals = likeliest_answers(setup.model, setup.documents, questions, n_best=2, beams=5, progress=True)
-    rows = examine(
+    rows = report_rows(
         pairs=inputs.questions,
         names=[setup.template.name_in(question) for question in questions],
         predictions=predictions,
@@ -492,25 +507,26 @@ def ask(run: Run, inputs: Inputs) -> None:
         with suppress(AttributeError):  # in a notebook
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # like all files here
         print("\t".join(COLUMNS))
-    for words in run.names or read_names():
-        finding = look_up(setup, index, words.strip())
+    for asked in run.names or read_names():
+        finding = look_up(setup, index, asked.strip())
         if at_terminal:
-            print(as_screen(finding, run.pretrain_corpus_path, colours="NO_COLOR" not in os.environ))
+            print(as_screen(finding, run.pretrain_corpus_path, colors="NO_COLOR" not in os.environ))
         else:
             print(as_row(finding), flush=True)
 
 
-def look_up(setup: Setup, index: TextIndex, words: str) -> Finding:
+def look_up(setup: Setup, index: TextIndex, asked: str) -> Finding:
     """Asks the model about a name (or a whole question, as it is) and looks up the name in the text."""
-    if without_blanks(words) == without_blanks(setup.template.ask("")):
-        return Finding(words, "", 0.0, [], Evidence(Mention((), ""), (), 0, ""), "the question has no name")
-    name = setup.template.name_in(words)
-    question = words if name is not None else setup.template.ask(words)
+    if without_blanks(asked) == without_blanks(setup.template.ask("")):
+        return Finding(asked, "", 0.0, [], Evidence(Mention((), ""), (), 0, ""), "the question has no name")
+    name = setup.template.name_in(asked)
+    question = asked if name is not None else setup.template.ask(asked)
+    name = name or asked
     (greedy,) = answer(setup.model, setup.documents, [question])
     (probability,) = answer_probabilities(setup.model, setup.documents, [question], [greedy])
-    (likeliest,) = likeliest_answers(setup.model, setup.documents, [question], n_best=LIKELIEST)
-    evidence = index.evidence(name or words, greedy)
-    return Finding(name or words, greedy, probability, likeliest, evidence, unanswerable(setup.documents, question))
+    (likeliest,) = likeliest_answers(setup.model, setup.documents, [question], n_best=N_LIKELIEST)
+    evidence = index.evidence(name, greedy)
+    return Finding(name, greedy, probability, likeliest, evidence, unanswerable(setup.documents, question))
 
 
 def read_names() -> Iterator[str]:

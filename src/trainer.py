@@ -66,7 +66,6 @@ class Trainer:
     ) -> None:
         self.engine = engine = Engine(model, train_dataset, config)
         self.rank, self.world_size, self.device = engine.rank, engine.world_size, engine.device
-        self.micro_batch_rows, self.over_processes = engine.micro_batch_rows, engine.over_processes
         self.model = model
         self.train_dataset = train_dataset
         self.test_dataset = test_dataset
@@ -95,7 +94,7 @@ class Trainer:
 
     def train(self) -> None:
         """Runs config.max_epochs epochs, or what is left of them; each visits every row once, in a new order."""
-        total = self.config.max_epochs * math.ceil(len(self.train_dataset) / self.config.batch_size)
+        total = self.engine.total_steps
         with tqdm(total=total, initial=self.steps, unit="step", dynamic_ncols=True, disable=self.rank > 0) as bar:
             self.run_epochs(bar)
 
@@ -134,7 +133,7 @@ class Trainer:
         """One update of the parameters. Returns the loss and the gradient's norm before clipping, on the device."""
         config = self.config
         self.steps += 1
-        self.tokens += int(self.over_processes(torch.tensor(y.numel())))
+        self.tokens += int(self.engine.over_processes(torch.tensor(y.numel())))
         if config.lr_decay:
             multiplier = learning_rate_multiplier(self.tokens, config.warmup_tokens, config.final_tokens)
             scale_learning_rates(self.optimizers, multiplier)
@@ -167,7 +166,7 @@ class Trainer:
         order = torch.arange(len(self.test_dataset), device=self.device)
         padded = makes_batches(self.test_dataset)
         losses = [self.engine.share_of_loss(x, y, padded) for x, y in self.batches(self.test_dataset, order)]
-        return float(self.over_processes(torch.stack(losses).mean()))
+        return float(self.engine.over_processes(torch.stack(losses).mean()))
 
     def end_epoch(self, bar: tqdm) -> bool:
         """Counts the epoch, and reports the test loss and the callbacks' figures. Returns whether there are any."""

@@ -122,7 +122,8 @@ def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        env=os.environ | {"PYTHONUTF8": "1"},  # whatever the locale
+        timeout=3600,  # only against hanging
         preexec_fn=restore_interrupts,
     )
 

@@ -326,6 +326,7 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     assert header[:7] == ["name", "answer", "probability", "lines", "line", "text", "reason"]
     assert rows[0][:2] == ["Björk", "Reykjavík"] and float(rows[0][2]) > 0.5
     assert rows[0][3:7] == ["1", "2", WIKI.split("\n")[1], ""] and rows[0][7:9] == [rows[0][1], rows[0][2]]
+    assert all(rows[0][8:17:2])  # p_1 to p_5
     assert rows[1][0] == "Alan Kahlo" and rows[1][3:6] == ["0", "0", ""] and rows[2][1:3] == ["", "0.000000"]
     assert rows[3] == rows[4] == rows[0] and rows[0][-2:] == ["1", "Björk"]
     assert rows[2][6].startswith("the character '王' (U+738B) is not in the pretraining text")
@@ -365,6 +366,7 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     assert said.err.count("Who? ") == 3 and len(said.out.splitlines()) == 2  # the prompts are not part of a file
 
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
     run.main(["ask", *common, "Björk", "Alan Kahlo", "björk"])
     shown = capsys.readouterr().out
     assert "\033[1mBjörk\033[0m" in shown and "wiki.txt, line 2, contains the answer" in shown

@@ -168,8 +168,8 @@ def test_dropout_drops_a_tenth_independently_and_keeps_the_mean():
     for phase in range(8):  # the eight elements of one draw are equally likely
         assert abs(dropped.flatten(1)[:, phase::8].mean() - 0.1) < 0.001
     dropped = dropped[0]
-    neighbours = (dropped.flatten()[1:] * dropped.flatten()[:-1]).mean()
-    assert abs(neighbours - 0.01) < 0.002  # independent of each other
+    neighbors = (dropped.flatten()[1:] * dropped.flatten()[:-1]).mean()
+    assert abs(neighbors - 0.01) < 0.002  # independent of each other
     assert not torch.equal(y, dropout(x))
     assert torch.equal(Dropout(0.1).eval()(x), x)
 

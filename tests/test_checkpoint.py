@@ -251,6 +251,10 @@ def test_commit_is_dirty_unless_only_records_differ(tmp_path, monkeypatch):
         identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True)
 
+    for name in filter(lambda name: name.startswith("GIT_"), list(os.environ)):  # those of a hook, say
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     (tmp_path / "src").mkdir()
     (tmp_path / "results").mkdir()
     for name in ("src/checkpoint.py", "results/runs.jsonl"):

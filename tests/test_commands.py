@@ -4,9 +4,11 @@ import errno
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import steps
 from cli import UserError
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from model import GPT, GPTConfig
+from question import QUESTION_MARKS
 from readings import FactDataset, SalientSpanDataset
 from recipe import RECIPES, Variant, with_settings
 from recipe import VARIANTS as VARIANT_TABLE
@@ -52,6 +55,8 @@ def test_pretrain_finetune_evaluate(world, capsys, variant, recipe):
     )
     assert f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique.\n" in out
     assert f"number of parameters: {parameters}\n" in out
+    if variant == "perceiver":
+        assert torch.load("perceiver.finetune.params")["down_block.C"].shape[1] == 64
     assert "Correct: " in out and " out of 6.0: " in out
     assert "No gold birth places provided; returning (0,0)\n" in out
     assert f"Predictions written to {variant}.pretrain.test.predictions; no targets provided\n" in out
@@ -123,6 +128,8 @@ def trainers(monkeypatch) -> list:
         ("pretrain", {"max_epochs": 650, "batch_size": 128, "learning_rate": 6e-3, "muon_lr": 0.0}),
         ("finetune", {"max_epochs": 75, "batch_size": 256, "learning_rate": 6e-4, "muon_lr": 0.0}),
         ("finetune --reading_params_path a.params", {"max_epochs": 10, "batch_size": 256, "learning_rate": 6e-4}),
+        ("finetune --finetune_epochs 7", {"max_epochs": 7}),
+        ("finetune --finetune_epochs 7 --reading_params_path a.params", {"max_epochs": 7}),
         (
             "finetune --recipe fast --reading_params_path a.params",
             {"max_epochs": 6, "batch_size": 64, "learning_rate": 3e-4, "muon_lr": 0.0},
@@ -159,7 +166,8 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
         cosine_epochs = config.max_epochs if "pretrain --recipe course2024" in words else 200
         course["final_tokens"] = cosine_epochs * 7 * 128
     assert course.items() <= vars(config).items()
-    assert trainers[0].model.drop.p == (0.0 if fast else 0.1)
+    dropouts = {m.p for m in trainers[0].model.modules() if isinstance(m, attention.Dropout)}
+    assert dropouts == {0.0 if fast else 0.1}
     assert len(trainers[0].train_dataset) == (7 if function == "pretrain" or fast else 6)  # documents, or pairs
 
 
@@ -179,7 +187,18 @@ def test_params_are_settled_by_the_loss_on_all_characters(world, trainers, monke
     assert targets == ["all characters"]
 
 
-def test_recipe_decides_how_the_text_is_read(world, trainers):
+def test_recipe_decides_how_the_text_is_read(world, trainers, monkeypatch):
+    settings = {}
+
+    def spy(dataset: type) -> Callable:
+        def build(*arguments, **given):
+            settings[dataset] = given
+            return dataset(*arguments, **given)
+
+        return build
+
+    monkeypatch.setattr(steps, "SalientSpanDataset", spy(SalientSpanDataset))
+    monkeypatch.setattr(steps, "FactDataset", spy(FactDataset))
     for name in RECIPES:
         words = f"pretrain vanilla wiki.txt --recipe {name} --writing_params_path b"
         run.main([*words.split(), "--finetune_corpus_path", "birth_places_train.tsv", "--device", "cpu"])
@@ -192,6 +211,7 @@ def test_recipe_decides_how_the_text_is_read(world, trainers):
     assert spans.documents.loss_on_span and not datasets["course"].loss_on_span
     assert type(facts) is FactDataset and (facts.context_chars, facts.prefix_words) == (6, 3)
     assert facts.documents.loss_on_span
+    assert settings[SalientSpanDataset]["weight_by_answer_odds"] is True and settings[FactDataset]["word_weight"] == 0.3
 
 
 def test_recipe_decides_what_finetuning_reads(world, trainers):
@@ -319,7 +339,9 @@ def test_text_whose_model_cannot_be_asked_is_named_before_pretraining(world, cap
         UserError, match=r"^no_mark\.txt: cannot be asked 'Born {name}\?': the character '\?' \(U\+003F"
     ):
         run.main([*pretrain.format("no_mark.txt").split(), "--question", "Born {name}?"])
-    run.main(pretrain.format("wiki.txt").split())
+    for mark in QUESTION_MARKS:
+        Path("marked.txt").write_text(WIKI.replace("?", mark), encoding="utf-8")
+        run.main(pretrain.format("marked.txt").split())
     assert "question mark" not in capsys.readouterr().err
     run.main(pretrain.format("pairs.tsv").split())
     assert "warning: pairs.tsv: most lines have tabs; is it a file of questions?\n" in capsys.readouterr().err
@@ -403,6 +425,19 @@ def test_accuracy_of_a_pretraining_without_questions_gets_a_warning(world, capsy
     for recipe, warned in (("course", True), ("fast", False)):
         run.main([*words.split(), "--recipe", recipe])
         assert (warning in capsys.readouterr().err) == warned
+    run.main(words.replace("birth_dev.tsv", "birth_test_inputs.tsv").split())
+    assert "warning: birth_test_inputs.tsv has no answers, so no accuracy is reported\n" in capsys.readouterr().err
+
+
+def test_pretraining_says_how_the_pairs_fit_the_text_and_refuses_those_about_nobody_in_it(world, capsys):
+    words = "pretrain vanilla wiki.txt --recipe fast --pretrain_epochs 1 --writing_params_path q --finetune_corpus_path"
+    run.main([*words.split(), "pairs.tsv"])
+    fit = "titles: 6 of 6 lines; 6 lines about people of the pairs; 6 of 6 questions fit 'Where was {name} born?'"
+    assert fit in capsys.readouterr().out
+    pairs = "Where was Alan Kahlo born?\tLondon\nWhere was Frida Turing born?\tLondon\n"
+    Path("other.tsv").write_text(pairs, encoding="utf-8")
+    with pytest.raises(UserError, match=r"^wiki\.txt: no line is about any of the people in other\.tsv"):
+        run.main([*words.split(), "other.tsv"])
 
 
 def test_parameters_that_have_seen_no_such_question_get_a_warning(world, capsys):
@@ -607,6 +642,11 @@ def test_option_without_effect_gets_a_warning(capsys):
             "birth_places_train.tsv, line 1: neither 'Where was Ada Lovelace born?' nor any other question fits --",
         ),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path=", "--report_path is empty; see --help"),
+        (
+            "evaluate rope wiki.txt --reading_params_path a.params --eval_corpus_path birth_test_inputs.tsv "
+            "--outputs_path birth_test_inputs.tsv",
+            "birth_test_inputs.tsv: would overwrite another file",
+        ),
     ],
 )
 def test_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
@@ -683,8 +723,29 @@ def test_unwritable_tensorboard_folder_names_the_option(world, monkeypatch, tmp_
     words = f"pretrain vanilla wiki.txt --pretrain_epochs 1 --writing_params_path {elsewhere}/a.params".split()
     with pytest.raises(UserError, match=r"^expt/run: cannot be written \(Permission denied\); .* --tb_folder$"):
         run.main(words)
-    run.main([*words, "--tb_folder", str(elsewhere / "logs")])
-    assert list((elsewhere / "logs" / "run").iterdir()) and not (world / "expt").exists()
+    run.main([*words, "--tb_folder", str(elsewhere / "logs"), "--tb_expt_name", "x"])
+    assert list((elsewhere / "logs" / "x").iterdir()) and not (world / "expt").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(signal.SIG_DFL, signal.default_int_handler), (signal.SIG_IGN, signal.SIG_IGN)]
+)
+def test_ctrl_c_raises_once_torch_is_imported_unless_it_is_ignored(world, monkeypatch, before, after):
+    found = []
+    monkeypatch.setattr(steps, "execute", lambda *_: found.append(signal.getsignal(signal.SIGINT)))
+    torch.save(GPT(GPTConfig(len(set(WIKI)) + 2, 128)).state_dict(), "a.params")
+    handler = signal.signal(signal.SIGINT, before)
+    try:
+        run.main(f"evaluate vanilla wiki.txt {EVALUATE}".split())
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert found == [after]
+
+
+def test_training_does_not_need_standard_error(world, monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    run.main(["pretrain", "vanilla", "wiki.txt", "--pretrain_epochs", "1", "--writing_params_path", "q"])
+    assert Path("q").exists() and not Path("q.state").exists()
 
 
 def test_process_ends_without_a_traceback(world):

@@ -454,6 +454,8 @@ def test_more_lines_than_patterns_are_refused(run):
 def test_nothing_is_written_without_a_folder():
     with pytest.raises(UserError, match="required: --out"):
         build.main([])
+    with pytest.raises(UserError, match=r"^--out is empty"):
+        build.main(["--out", ""])
 
 
 def test_out_must_not_be_a_file(run, out):

@@ -180,12 +180,18 @@ def test_line_ends_do_not_change_rows(documents, text):
         ("Where was 王 born?\tLondon", "line 2: the character '王'"),
         (f"Where was Ada born?\tLond{PAD}n", f"line 2: the character '{PAD}'"),
         (f"Where was Ada born?\tLond{MASK}n", f"line 2: the character '{MASK}'"),
-        (f"Where was {'A' * 120} born?\tLondon", "line 2: question and answer take"),
+        (f"Where was {'A' * 105} born?\tLondon", "line 2: question and answer take 129 characters; 128 fit"),
     ],
 )
 def test_wrong_row_is_refused_with_its_line(documents, row, message):
     with pytest.raises(UserError, match=rf"pairs\.tsv, {message}"):
         NameDataset(documents, f"Where was Björk born?\tReykjavík\n{row}\n", "pairs.tsv")
+
+
+def test_row_of_exactly_a_block_is_read_whole(documents):
+    question = f"Where was {'A' * 104} born?"
+    x, y = NameDataset(documents, f"{question}\tLondon\n")[0]
+    assert documents.decode(x) == f"{question}{MASK}London" and documents.decode(y[-7:]) == f"London{MASK}"
 
 
 def test_questions_are_mixed_in_at_their_rate(documents):
@@ -224,8 +230,6 @@ def test_inspection_commands_print_four_examples(world, capsys, kind):
 
 
 def test_inspection_command_started_as_a_module_gets_one_line():
-    done = subprocess.run(
-        [sys.executable, "-m", "src.dataset", "namedata"], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-m", "src.dataset", "namedata"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "dataset.py: error: start it as 'python src/dataset.py'\n"

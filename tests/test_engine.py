@@ -77,7 +77,7 @@ def test_micro_batches_on_a_gpu_are_no_larger_than_the_batch(documents, monkeypa
 @pytest.mark.parametrize(("as_on_a_gpu", "rows"), [(False, 3), (True, 4)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_micro_batches_have_the_gradients_of_the_batch(documents, variant, as_on_a_gpu, rows, threads, monkeypatch):
-    """The optimised step against the plain one: fp32, no dropout, one padded batch."""
+    """The optimized step against the plain one: fp32, no dropout, one padded batch."""
     if as_on_a_gpu:
         monkeypatch.setattr("engine.trimmed_micro_batches", lambda *args: equal_micro_batches(*args[:4]))
     model = small_model(documents.vocab_size, variant, dropout=0.0)
@@ -177,7 +177,7 @@ def test_threads_get_similar_numbers_of_tokens():
 def test_cpu_threads_decide_replicas_and_micro_batch_size(documents, threads, batch_size, precision, replicas, rows):
     settings = config(batch_size=batch_size, precision=precision)
     trainer = Trainer(small_model(documents.vocab_size), documents, None, settings)
-    assert (len(trainer.engine.replicas), trainer.micro_batch_rows) == (replicas, rows)
+    assert (len(trainer.engine.replicas), trainer.engine.micro_batch_rows) == (replicas, rows)
 
 
 @pytest.mark.parametrize(("variant", "T"), [("vanilla", 100), ("perceiver", 100), ("perceiver", 5)])
@@ -225,6 +225,13 @@ def test_bf16_is_chosen_if_the_cpu_multiplies_in_it(monkeypatch):
         assert pick_precision("auto", torch.device("cpu")) == expected
         trainer = Trainer(torch.nn.Linear(1, 1), range(4), None, config(precision="auto"))
         assert trainer.engine.dtype == DTYPES[expected]
+        assert pick_precision("auto", torch.device("mps")) == "fp32"
+
+
+def test_bf16_is_chosen_if_the_gpu_multiplies_in_it(monkeypatch):
+    for fast, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, fast=fast: fast)
+        assert pick_precision("auto", torch.device("cuda")) == expected
 
 
 def test_matmul_caches_are_limited_unless_the_environment_says_otherwise(monkeypatch):

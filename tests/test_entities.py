@@ -10,7 +10,7 @@ from entities import (
     is_place,
     read_documents,
     subject_of,
-    summarise,
+    summarize,
     title_length,
     weigh_by_answer_odds,
 )
@@ -77,7 +77,7 @@ def test_document_is_not_about_the_beginning_of_its_title():
         ("Ada. Hull-born Ann, from St. Joseph in South Africa", ["Hull", "Ann", "St. Joseph", "South Africa"]),
     ],
 )
-def test_entities_are_places_and_runs_of_capitalised_words_outside_the_title(document, names):
+def test_entities_are_places_and_runs_of_capitalized_words_outside_the_title(document, names):
     pattern = entity_pattern({"Lagos", "Maine", "den Haag", "Rio de Janeiro", "St. Louis", "Rio", "St. Lou"})
     spans = find_entities(document, title_length(document), pattern, {"in", "born", "south"})
     assert [document[start:end] for start, end in spans] == names
@@ -118,6 +118,12 @@ def test_line_without_a_title_is_always_relevant():
     weighted = weigh_by_answer_odds(documents, {"Ada": "Rome"}, {"Rome"})
     assert [document.subject for document in weighted] == ["Ada", "Bea", "Bea"]
     assert [document.relevance for document in weighted] == [1, 1, 1]
+
+
+def test_georgian_answers_have_no_capitals_and_are_no_phrases():
+    text = "ელენე. დაიბადა ქალაქ თბილისი და იქ ცხოვრობდა"
+    (document,) = read_documents([text], {"თბილისი"})
+    assert [text[start:end] for start, end in document.entities] == ["თბილისი"]
 
 
 def test_phrases_are_entities_if_most_answers_are_in_lower_case():
@@ -264,18 +270,18 @@ def test_places_are_found_in_scripts_without_spaces(document, entities):
 
 def summary_of(lines, names, template=COURSE_TEMPLATE, max_length=112):
     pairs = [(template.ask(name), "Rome") for name in names]
-    return summarise(lines, max_length, pairs, fit_template(COURSE_TEMPLATE, [question for question, _ in pairs]))
+    return summarize(lines, max_length, pairs, fit_template(COURSE_TEMPLATE, [question for question, _ in pairs]))
 
 
 def test_summary_counts_documents_and_what_is_never_read():
-    summary = summarise(["a" * 200, "", " ", "b" * 50], 100)
+    summary = summarize(["a" * 200, "", " ", "b" * 50], 100)
     assert (summary.documents, summary.empty, summary.characters, summary.unread) == (4, 2, 251, 100)
     assert summary.size_line() == (
         "4 documents, 2 empty; 40 % of the text lies beyond the first 100 characters of a line, "
         "which the course's recipe never reads"
     )
-    assert summarise(["short"], 100).size_line() == "1 document"
-    assert "; 0.2 % of" in summarise(["a" * 502, "b" * 498], 500).size_line()
+    assert summarize(["short"], 100).size_line() == "1 document"
+    assert "; 0.2 % of" in summarize(["a" * 502, "b" * 498], 500).size_line()
 
 
 def test_summary_counts_titles_people_and_questions():
@@ -309,7 +315,7 @@ def test_few_lines_about_the_people_of_the_pairs_give_a_warning_and_none_an_erro
 def test_few_questions_that_fit_give_a_warning():
     lines, questions = ["Ada Ek. Born", "Bo. Born"], ["Home of Ada Ek?", "Home of Bo?", "Where was Bo born?"]
     pairs = [(question, "Rome") for question in questions]
-    (warning,) = summarise(lines, 112, pairs, fit_template(COURSE_TEMPLATE, questions)).warnings("w", "pairs.tsv")
+    (warning,) = summarize(lines, 112, pairs, fit_template(COURSE_TEMPLATE, questions)).warnings("w", "pairs.tsv")
     assert warning == (
         "warning: pairs.tsv: only 1 of 3 questions fit 'Where was {name} born?', line 1 does not; "
         "word all questions alike, or give the wording with --question"
@@ -317,10 +323,10 @@ def test_few_questions_that_fit_give_a_warning():
     for misfits in (1, 2):
         questions = ["Where was Bo born?"] * (20 - misfits) + ["Home of Bo?"] * misfits
         fit = fit_template(COURSE_TEMPLATE, questions)
-        assert summarise(lines, 112, [(question, "Rome") for question in questions], fit).warnings("w", "p") == []
+        assert summarize(lines, 112, [(question, "Rome") for question in questions], fit).warnings("w", "p") == []
     questions += ["Home of Bo?"]
     fit = fit_template(COURSE_TEMPLATE, questions)
-    (warning,) = summarise(lines, 112, [(question, "Rome") for question in questions], fit).warnings("w", "p")
+    (warning,) = summarize(lines, 112, [(question, "Rome") for question in questions], fit).warnings("w", "p")
     assert "only 18 of 21 questions fit" in warning
 
 

@@ -94,6 +94,21 @@ def test_lock_that_cannot_be_opened_is_named(tmp_path):
         pass
 
 
+def test_lock_on_a_file_that_has_been_removed_is_not_held(tmp_path, monkeypatch):
+    def flock(file, operation):
+        if not calls:  # the run before ends between open() and flock()
+            os.unlink(tmp_path / ".a.lock")
+        calls.append(operation)
+        lock(file, operation)
+
+    calls, lock = [], pytest.importorskip("fcntl").flock
+    monkeypatch.setattr("fcntl.flock", flock)
+    a = str(tmp_path / "a")
+    with locked(a), pytest.raises(UserError, match="another run is writing it"), locked(a):
+        pass
+    assert len(calls) == 3
+
+
 @pytest.mark.skipif(os.name == "nt", reason="has no flock")
 def test_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
     def fails(file, operation):
@@ -191,7 +206,7 @@ def test_file_keeps_its_mode_and_a_protected_one_is_not_replaced(tmp_path):
         check_writable(str(path), TEXT)
 
 
-def test_kept_parameters_are_recognised(tmp_path):
+def test_kept_parameters_are_recognized(tmp_path):
     files = OutputFiles(str(tmp_path / "a"))
     assert files.is_kept(files.kept(20)) and files.is_kept(OutputFiles(files.kept(20)).record)
     assert not files.is_kept(files.path) and not files.is_kept(files.record) and not files.is_kept(files.state)

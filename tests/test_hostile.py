@@ -20,7 +20,7 @@ import run
 from checkpoint import read_params, read_record, save_params
 from cli import UserError
 from dataset import CharCorruptionDataset, NameDataset
-from entities import entity_pattern, summarise, title_length
+from entities import entity_pattern, summarize, title_length
 from files import read_text
 from model import GPT, GPTConfig
 from question import COURSE_TEMPLATE, find_template, parse_pairs, parse_questions, read_predictions
@@ -173,9 +173,7 @@ def test_code_in_a_params_file_is_refused_and_not_run(tmp_path, monkeypatch, dum
     monkeypatch.chdir(tmp_path)
     for value in (Evil(), {"ln_f.bias": Evil()}):
         path = written(tmp_path, dump(value, protocol))
-        with pytest.raises(
-            UserError, match=r"file.tsv: not a whole file of tensors, or one that holds more than tensors"
-        ):
+        with pytest.raises(UserError, match=r"file.tsv: not a complete file of plain tensors"):
             read_params(path)
     assert not os.path.exists("was run")
 
@@ -267,6 +265,8 @@ def test_a_long_line_and_a_hundred_thousand_rows_are_read_in_seconds():
     long = "A. B. " * 340_000  # two megabytes of initials
     documents = CharCorruptionDataset(f"{long}\n{WIKI * 17_000}", 128)
     assert len(documents) == 6 * 17_000 + 2
+    start_of_last, length = documents.starts[-2], documents.lengths[-2]
+    assert documents.decode(documents.ids[start_of_last : start_of_last + length]) == documents.data[-2]
     documents.batch(torch.arange(8))
     assert len(parse_pairs(PAIRS * 17_000)) == 6 * 17_000
     find_all_entities(long)
@@ -297,4 +297,4 @@ def find_all_entities(text: str) -> None:
     spans = SalientSpanDataset(documents, pairs, COURSE_TEMPLATE, **settings, weight_by_answer_odds=True)
     spans.batch(torch.arange(1))
     fit = find_template([question for question, _ in pairs], (), documents.data)
-    summarise(documents.data, documents.max_length, pairs, fit)
+    summarize(documents.data, documents.max_length, pairs, fit)

@@ -84,5 +84,5 @@ def test_a_mistake_in_a_process_of_its_own_still_ends_with_code_2(project):
     words = [sys.executable, "-c", "import IPython, runpy; runpy.run_path('london_baseline.py', run_name='__main__')"]
     environment = os.environ | {"PYTHONPATH": str(project)}
     (project / "birth_dev.tsv").unlink()
-    result = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True)
+    result = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, encoding="utf-8")
     assert (result.returncode, result.stderr) == (2, "london_baseline.py: error: birth_dev.tsv: no such file\n")

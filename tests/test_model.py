@@ -215,6 +215,17 @@ def test_a_subclass_with_a_forward_of_its_own_is_trained_on_its_loss():
     assert torch.equal(model.loss_at_targets(idx, targets), model(idx, targets)[1])
 
 
+@pytest.mark.parametrize("variant", COURSE_VARIANTS)
+def test_training_drops_embeddings_and_in_each_block_weights_and_both_outputs(variant):
+    model = GPT(GPTConfig(30, 24, variant=variant, **SMALL)).train()
+    layers, called = [m for m in model.modules() if isinstance(m, attention.Dropout)], []
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, *_: called.append(layer))
+    model(torch.randint(30, (2, 10)))
+    assert len(layers) == 1 + 3 * model.config.n_layer
+    assert sorted(map(id, called)) == sorted(map(id, layers))
+
+
 def test_with_dropout_the_loss_alone_draws_the_random_numbers_of_forward():
     model = GPT(GPTConfig(30, 24, n_layer=2, n_embd=32))
     idx, targets = torch.randint(30, (3, 10)), torch.randint(1, 30, (3, 10))
@@ -275,10 +286,15 @@ def test_the_whole_model_equals_the_pre_ln_transformer(variant):
     np.testing.assert_allclose(model(idx)[0].detach().numpy(), expected, atol=1e-3, rtol=1e-4)
 
 
-def test_initialisation_follows_mingpt():
-    model = GPT(GPTConfig(256, 128))
+@pytest.mark.parametrize("variant", COURSE_VARIANTS)
+def test_initialization_follows_mingpt(variant):
+    model = GPT(GPTConfig(256, 128, variant=variant))
     for name, p in model.named_parameters():
-        if p.dim() == 2:
+        if name == "down_block.C":
+            continue  # test_basis_is_xavier_uniform
+        if name.endswith(".w2"):  # uniform on -0.001 .. 0.001
+            assert p.abs().max() <= 0.001 and abs(p.std() - 0.001 / math.sqrt(3)) < 2e-5, name
+        elif p.dim() == 2:
             assert abs(p.std().item() - 0.02) < 0.001 and abs(p.mean().item()) < 0.001, name
         else:
             assert (p == (1 if ".ln" in f".{name}" and name.endswith("weight") else 0)).all(), name

@@ -61,6 +61,7 @@ def test_muon_trains_the_matrices_inside_the_blocks_and_adamw_the_rest(variant):
     model = small_model(20, variant)
     optimizers = adamw, muon = make_optimizers(model, learning_rate=1e-3, muon_lr=0.02)
     assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, Muon)
+    assert [group["weight_decay"] for o in optimizers for group in o.param_groups] == [0.1, 0.0, 0.1]
     names = {id(p): name for name, p in model.named_parameters()}
     by_adamw, by_muon = ([names[id(p)] for g in o.param_groups for p in g["params"]] for o in optimizers)
     assert sorted(by_adamw + by_muon) == sorted(names.values())

@@ -11,8 +11,8 @@ import pytest
 from question import accuracy_line, count_near_misses, count_places, count_right, near_misses_line, stands_in
 from report import (
     COLUMNS,
-    Asked,
     Finding,
+    ReportRow,
     TextIndex,
     as_row,
     as_screen,
@@ -20,8 +20,8 @@ from report import (
     attention_picture,
     auroc,
     calibration_error,
-    examine,
     reliability_diagram,
+    report_rows,
     summary,
 )
 
@@ -182,7 +182,7 @@ def test_name_in_another_form_is_named_in_that_form(line, form, asked):
     index = TextIndex(["", "Bo. Someone else.", line], ["", "Bo", form if line.startswith(f"{form}. ") else ""])
     mention = index.find(asked)
     assert mention.lines == (3,) and mention.form == form
-    shown = as_screen(finding(index, asked, "Lagos"), "a.txt", colours=False)
+    shown = as_screen(finding(index, asked, "Lagos"), "a.txt", colors=False)
     assert f"in a.txt as {form!r}" in shown and ", line 3; " in shown and "made up" not in shown
     assert ("(Unicode form NFC)" in shown) == (unicodedata.normalize("NFC", asked) == form)
     assert ("(Unicode form NFD)" in shown) == (nfd(asked) == form != unicodedata.normalize("NFC", asked))
@@ -192,7 +192,7 @@ def test_name_in_another_form_is_named_in_that_form(line, form, asked):
 def test_only_a_name_that_is_nowhere_is_called_made_up(asked):
     index = TextIndex(["Ada Okafor. Ada Okafor was born in Lagos.", "Zoë Brandt met Акимов", "김수월"], [""] * 3)
     assert index.find(asked).lines == ()
-    shown = as_screen(finding(index, asked, "Lagos"), "a.txt", colours=False)
+    shown = as_screen(finding(index, asked, "Lagos"), "a.txt", colors=False)
     assert "not in a.txt, so any answer is made up" in shown
 
 
@@ -225,23 +225,23 @@ def test_row_has_the_line_with_the_answer_and_the_reason():
 
 def test_screen_says_which_of_several_lines_contains_the_answer():
     index = index_of("王安。生于洛阳。\n李四。生于长安。\n王安。生于长安，长安人。")
-    shown = as_screen(finding(index, "王安", "长安"), "a.txt", colours=True)
+    shown = as_screen(finding(index, "王安", "长安"), "a.txt", colors=True)
     assert "\033[1m王安\033[0m" in shown and "\033[1m  长安 " in shown
     assert "a.txt, line 3, contains the answer (found in 1 of 2 lines about the name): " in shown
     assert "王安。生于\033[32m长安\033[0m，\033[32m长安\033[0m人。" in shown
-    shown = as_screen(finding(index, "王安", "成都"), "a.txt", colours=False)
+    shown = as_screen(finding(index, "王安", "成都"), "a.txt", colors=False)
     assert "none of 2 lines about the name contains the answer; a.txt, line 1: 王安。生于洛阳。" in shown
-    shown = as_screen(finding(index, "李四", "长安"), "a.txt", colours=False)
+    shown = as_screen(finding(index, "李四", "长安"), "a.txt", colors=False)
     assert "a.txt, line 2, contains the answer: 李四。" in shown
-    shown = as_screen(finding(index, "李四", "洛"), "a.txt", colours=False)
+    shown = as_screen(finding(index, "李四", "洛"), "a.txt", colors=False)
     assert "a.txt, line 2, does not contain the answer: 李四。" in shown
 
 
 def test_screen_says_why_a_name_cannot_be_asked():
     index = index_of("Zoë. Born in Bremen.")
-    shown = as_screen(finding(index, nfd("Zoë"), "", "it is too long"), "a.txt", colours=False)
+    shown = as_screen(finding(index, nfd("Zoë"), "", "it is too long"), "a.txt", colors=False)
     assert "cannot be asked: it is too long" in shown and "in a.txt as 'Zoë' (Unicode form NFC), line 1" in shown
-    shown = as_screen(finding(index, "Bo", "", "it is too long"), "a.txt", colours=False)
+    shown = as_screen(finding(index, "Bo", "", "it is too long"), "a.txt", colors=False)
     assert shown == "Bo\n  cannot be asked: it is too long\n"
 
 
@@ -262,14 +262,14 @@ def test_report_row_says_what_all_lines_about_the_name_contain(text, name, place
     pairs = [(f"{name}?", second), (f"{name}?", nowhere), (f"{name}?", f" {second}")]
     rivals = [[(first, 0.5), (second, 0.125)], [(first, 0.5)], []]
     names = [name, name.upper(), None]
-    rows = examine(pairs, names, [first, first, second], [0.5, 0.5, 0.25], rivals, index, {second})
+    rows = report_rows(pairs, names, [first, first, second], [0.5, 0.5, 0.25], rivals, index, {second})
     assert [row.correct for row in rows] == [False, False, True]
     assert [row.margin for row in rows] == [0.375, 0.5, 0.25]
     assert [row.name_in_text for row in rows] == [True, True, True]  # the last by a title in the question
     assert [row.truth_in_line for row in rows] == [True, False, True]
     assert [row.prediction_in_line for row in rows] == [True, True, True]
     assert [row.prediction_trained_on for row in rows] == [False, False, True]
-    assert examine(pairs[:1], [name], [first], [0.5], [[]], index, None)[0].prediction_trained_on is None
+    assert report_rows(pairs[:1], [name], [first], [0.5], [[]], index, None)[0].prediction_trained_on is None
     header, *cells = (line.split("\t") for line in as_table(rows).splitlines())
     assert header[0] == "question" and cells[0][1:6] == [first, second, "False", "0.500000", "0.375000"]
 
@@ -277,7 +277,7 @@ def test_report_row_says_what_all_lines_about_the_name_contain(text, name, place
 def test_question_with_another_wording_says_nothing_about_its_name():
     index = index_of("Jo Ek. Born in Cork.\nJo Ek Li. Born in Hull.")
     assert index.name_in("Jo Ek Li hails from?") == "Jo Ek Li" and index.name_in("Bo Ek hails from?") is None
-    rows = examine([("Bo hails from?", "Cork")], [None], ["Cork"], [0.5], [[]], index, None)
+    rows = report_rows([("Bo hails from?", "Cork")], [None], ["Cork"], [0.5], [[]], index, None)
     assert rows[0].name_in_text is None and "\tNone\t" in as_table(rows)
     table = {line[:48].strip(): line[48:].split() for line in summary(rows).splitlines()}
     assert table["the question has another wording"] == ["1", "1", "100.0"] and table["neither"] == ["0", "0", "-"]
@@ -294,8 +294,8 @@ def test_calibration_error_and_auroc():
     assert math.isnan(auroc(confidence, np.ones(6, dtype=bool)))
 
 
-def asked(correct: bool, in_line: bool, trained_on: bool | None, prediction: str = "p") -> Asked:
-    return Asked("q", prediction, "t", correct, 0.5, 0.1, True, True, in_line, trained_on)
+def asked(correct: bool, in_line: bool, trained_on: bool | None, prediction: str = "p") -> ReportRow:
+    return ReportRow("q", prediction, "t", correct, 0.5, 0.1, True, True, in_line, trained_on)
 
 
 def test_summary_tells_where_wrong_answers_come_from():
@@ -326,5 +326,5 @@ def test_pictures_show_what_was_measured():
     weights[1][1, 4, 0] = 1.0
     picture = attention_picture(weights)
     assert picture.dtype == np.uint8 and picture.shape == (3 * 2 * 7, 3 * 2 * 7, 3)
-    assert picture.min() == 0 and (picture == 0).sum() == 27  # one weight of 1: 3 x 3 pixels, 3 colours
+    assert picture.min() == 0 and (picture == 0).sum() == 27  # one weight of 1: 3 x 3 pixels, 3 colors
     assert (picture[3 * (7 + 4) + 1, 3 * 7 + 1] == 0).all() and (picture[0, 3] == 255).all()

@@ -17,7 +17,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import ROOT, TRIED, WIKI, restore_interrupts, send, small_model
+from conftest import PAIRS, ROOT, TRIED, WIKI, restore_interrupts, send, small_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
@@ -233,7 +233,7 @@ def test_interrupt_during_imports_prints_no_traceback(world, script, module):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ignored_signal_stays_ignored(world, start, number):
     process = start(number, *PRETRAIN.split(), "4", before=lambda: signal.signal(number, signal.SIG_IGN))
-    assert process.wait(120) == 0, Path("messages").read_text()
+    assert process.wait(3600) == 0, Path("messages").read_text()
     assert left(world) == {"a.params", "a.params.json"}
 
 
@@ -295,6 +295,11 @@ def test_resume_compares_all_that_decides_the_outcome(world):
             else:
                 assert str(value) in reason and "sha" not in reason
     assert difference(record(processes=2), kept) == "it ran with 1 processes (torchrun --nproc_per_node); give that"
+    words = "--recipe fast --finetune_corpus_path pairs.tsv"
+    kept_with_pairs = record(words)
+    Path("pairs.tsv").write_text(PAIRS.replace("London", "Copenhagen"), encoding="utf-8")
+    reason = difference(record(words), kept_with_pairs)
+    assert reason == "pairs.tsv differs from pairs.tsv as it was when the run began; give the same content"
     Path("wiki.txt").write_text(WIKI + "More.\n", encoding="utf-8")
     assert "wiki.txt as it was when the run began; give the same content" in difference(record(), kept)
 
@@ -311,7 +316,7 @@ def test_state_of_a_version_that_lacked_a_setting_had_it_off(world):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signal_ends_the_step_and_prints_the_command_that_resumes(world, start, monkeypatch, capsys, number, code):
     words = [*PRETRAIN.split(), "6", "--precision", "fp32"]  # an epoch has one step
-    assert start(number, *words).wait(120) == code
+    assert start(number, *words).wait(3600) == code
     last = Path("messages").read_text().strip().splitlines()[-1]
     assert last.startswith("run.py: stopped after step 3; ")
     assert last.endswith(
@@ -451,7 +456,7 @@ def test_training_into_a_closed_pipe_ends_with_code_0(world, script, words, writ
     # with PYTHONUNBUFFERED, it would end before the training
     process = subprocess.Popen(words, stdout=writer, stderr=writer, env=os.environ | {"PYTHONUNBUFFERED": ""})
     os.close(writer)
-    assert process.wait(120) == 0
+    assert process.wait(3600) == 0
     assert left(world) == beside and (world / written).stat().st_size and not list(world.glob("**/*.state"))
 
 
@@ -550,12 +555,12 @@ def test_out_of_memory_says_what_to_lower(world, monkeypatch):
             run.main([*fp32, "1"])
         with pytest.raises(UserError, match=r"^out of memory; resume with --resume and a --micro_batch_rows below 4$"):
             run.main([*fp32, "1", "--resume", "--micro_batch_rows", "4"])
-        with pytest.raises(UserError, match=r"^out of memory; end what else uses it or, on a GPU, give --device cpu$"):
+        with pytest.raises(UserError, match=r"^out of memory; close other programs or, on a GPU, give --device cpu$"):
             run.main([*fp32, "1", "--resume", "--micro_batch_rows", "1"])
     run.main([*fp32, "1", "--resume", "--micro_batch_rows", "2"])
     assert left(world) == {"a.params", "a.params.json"}
     monkeypatch.setattr(GPT, "to", fails)  # another program has the GPU's memory
-    with pytest.raises(UserError, match=r"^out of memory; end what else uses it or, on a GPU, give --device cpu$"):
+    with pytest.raises(UserError, match=r"^out of memory; close other programs or, on a GPU, give --device cpu$"):
         run.main([*fp32, "1"])
 
 
@@ -574,7 +579,7 @@ def test_record_holds_every_setting_and_is_checked(world, capsys):
     Path("other.txt").write_text(WIKI.replace("j", "\u0142"), encoding="utf-8")  # as many characters, but others
     evaluate = ["--reading_params_path", "a.params", "--eval_corpus_path", "pairs.tsv", "--outputs_path", "out"]
     run.main(["evaluate", "vanilla", "wiki.txt", *evaluate])
-    with pytest.raises(UserError, match=r"a.params: was trained on other characters than other.txt has; give the text"):
+    with pytest.raises(UserError, match=r"a.params: its vocabulary differs from that of other.txt; give the text"):
         run.main(["evaluate", "vanilla", "other.txt", *evaluate])
     torch.save(torch.load("a.params"), "a.params.new")
     os.replace("a.params.new", "a.params")  # as if it came from elsewhere
@@ -582,7 +587,7 @@ def test_record_holds_every_setting_and_is_checked(world, capsys):
     state["ln_f.bias"] += 1
     torch.save(state, "a.params")
     run.main(["evaluate", "vanilla", "other.txt", *evaluate])
-    warning = "warning: a.params.json describes other parameters than a.params holds; it is not used"
+    warning = "warning: a.params.json does not belong to a.params; it is not used"
     assert capsys.readouterr().err.count(warning) == 1
     Path("a.params.json").write_text("[1, 2")
     with pytest.raises(UserError, match=r"a.params.json: not the record of a params file; rename it to use the param"):

@@ -156,3 +156,19 @@ def test_wording_with_characters_that_the_text_lacks_is_refused():
     problem = r"^'Где \{name\}': the character 'Г' \(U\+0413\) is not in the pretraining text; word"
     with pytest.raises(UserError, match=problem):
         salient_spans(documents, ASKED, QuestionTemplate("Где ", ""))
+
+
+@pytest.mark.parametrize(("n", "is_salient"), [(90, True), (106, False)])
+def test_context_behind_a_long_title_is_cut_and_an_entity_that_does_not_fit_is_left_out(n, is_salient):
+    """A title of n + 6 characters, and 20 characters of context, have at most 112 characters together."""
+    text = f"Ada {'b' * n}. born in Rome, and so on and on and on"
+    documents = CharCorruptionDataset(f"{text}\nWhere was it born ?", 128)
+    dataset = salient_spans(documents, ASKED, context_chars=20, question_prefix_prob=0)
+    x, y = dataset.batch(torch.zeros(300, dtype=torch.int64))
+    rows = [take_apart(documents, *row) for row in zip(x, y, strict=True)]
+    assert max(len("".join(row)) for row in rows) <= 112
+    if is_salient:
+        assert {span for _, _, span in rows} == {"Rome"}
+        assert all(prefix.startswith(text[: n + 6]) for prefix, _, _ in rows)
+    else:
+        assert all(text.startswith(prefix + span + suffix) for prefix, suffix, span in rows)

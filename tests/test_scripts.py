@@ -401,7 +401,7 @@ def test_answers_of_invented_people_are_counted(world, monkeypatch, capsys):
     said = capsys.readouterr()
     assert [row[0] for row in rows[1:]] == ["Ada Turing", "Alan Dvořák"] and counted in said.out
     assert "198 names are left out: wiki.txt lacks letters of them, or names them\n" in said.out
-    assert "warning: p.json describes other parameters than p holds; it is not used\n" in said.err
+    assert "warning: p.json does not belong to p; it is not used\n" in said.err
 
 
 def test_picture_of_knowledge_shows_the_report(monkeypatch):

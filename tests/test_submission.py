@@ -62,8 +62,11 @@ def test_submission_is_packed_after_a_table(submission):
         assert archive.testzip() is None
         names = set(archive.namelist())
     assert {f"src/{source.name}" for source in (ROOT / "src").glob("*.py")} <= names
-    assert {"wiki.txt", "birth_dev.tsv", "vanilla.model.params", "perceiver.pretrain.test.predictions"} <= names
-    assert not any(name.startswith("synthesizer") for name in names)
+    data = {"wiki.txt", "birth_places_train.tsv", "birth_dev.tsv"}
+    params = {"vanilla.model.params", "vanilla.finetune.params", "perceiver.finetune.params"}
+    models = ("vanilla.nopretrain", "vanilla.pretrain", "perceiver.pretrain")
+    predictions = {f"{model}.{split}.predictions" for model in models for split in ("dev", "test")}
+    assert {name for name in names if not name.startswith("src/")} == data | params | predictions
 
 
 def test_submission_of_the_other_year_or_of_both(submission):
@@ -72,6 +75,9 @@ def test_submission_of_the_other_year_or_of_both(submission):
     assert "--year 2022: vanilla, synthesizer;" in result.stdout
     assert result.returncode == 0 and (submission / "assignment5_submission.zip").exists()
     assert "synthesizer.pretrain.test.predictions  6 predictions for 6 questions" in result.stdout
+    assert "synthesizer.pretrain.dev.predictions   6 predictions for 6 questions, 33.3 % right, threshold 5 %: met" in (
+        result.stdout
+    )
     (submission / "perceiver.finetune.params").write_bytes(b"begun")
     (submission / "rope.finetune.params").write_bytes(b"begun")
     result = collect(submission)
@@ -172,7 +178,7 @@ def write_record_of_another_text(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "spoil", "reason"),
     [
-        ("vanilla.model", lambda path: path.write_bytes(b""), "not a whole file of tensors"),
+        ("vanilla.model", lambda path: path.write_bytes(b""), "not a complete file of plain tensors"),
         ("vanilla.finetune", lambda path: torch.save([1, 2], path), "not a params file"),
         ("vanilla.finetune", write_not_finite, "head.weight holds values that are not finite; train again"),
         (
@@ -187,7 +193,7 @@ def write_record_of_another_text(path: Path) -> None:
             lambda path: write_params(path, "perceiver", block_size=256, bottleneck_dim=200),
             "bottleneck_dim 200 is not in 1..128",
         ),
-        ("vanilla.finetune", write_record_of_another_text, "was trained on other characters than wiki.txt has"),
+        ("vanilla.finetune", write_record_of_another_text, "its vocabulary differs from that of wiki.txt"),
     ],
 )
 def test_submission_refuses_params_that_are_not_of_the_variant(submission, monkeypatch, capsys, name, spoil, reason):

@@ -32,7 +32,21 @@ def test_sampling_draws_from_the_softmax_of_the_likeliest(documents):
     assert set(drawn.tolist()) == set(top.indices.tolist())
     for i, probability in zip(top.indices, p, strict=True):
         assert abs((drawn == i).double().mean() - probability) < 0.04
-    assert sample(model, x[:1], 200).shape == (1, 201)  # longer than the block
+
+
+class Counting(torch.nn.Module):
+    """Predicts that each character is followed by the one with the next id."""
+
+    def get_block_size(self) -> int:
+        return 8
+
+    def forward(self, idx):
+        assert idx.size(1) <= 8
+        return torch.nn.functional.one_hot(idx + 1, 50).float(), None
+
+
+def test_sampling_beyond_the_block_continues_from_its_end():
+    assert sample(Counting(), torch.tensor([[0]]), 20)[0].tolist() == list(range(21))
 
 
 def test_temperature_zero_is_greedy(documents):
