@@ -122,7 +122,7 @@ def test_line_without_a_title_is_always_relevant():
 
 def test_georgian_answers_have_no_capitals_and_are_no_phrases():
     text = "ელენე. დაიბადა ქალაქ თბილისი და იქ ცხოვრობდა"
-    (document,) = read_documents([text], {"თბილისი"})
+    document, *_ = read_documents([text, *["ნინო. და იქ"] * 30], {"თბილისი"})  # so that the other words are rare
     assert [text[start:end] for start, end in document.entities] == ["თბილისი"]
 
 
