@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,21 @@ def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess
         timeout=3600,  # only against hanging
         preexec_fn=restore_interrupts,
     )
+
+
+def check_growth(work: Callable[[int], object], size: int, most: float = 40) -> None:
+    """Asserts that the work takes less than `most` times as long as for a tenth of the size, on any machine.
+
+    Where the time is in proportion to the size, that is ten times as long; where it is quadratic, a hundred times.
+    """
+
+    def cpu_seconds(size: int) -> float:
+        start = time.process_time()
+        work(size)
+        return time.process_time() - start
+
+    few, many = cpu_seconds(size // 10), cpu_seconds(size)
+    assert many < most * few, f"{few:.2f} s for {size // 10}, {many:.2f} s for {size}"
 
 
 class Regression(torch.nn.Module):

@@ -2,11 +2,11 @@
 
 import math
 import re
-import time
 import unicodedata
 
 import numpy as np
 import pytest
+from conftest import check_growth
 
 from question import accuracy_line, count_near_misses, count_places, count_right, near_misses_line, stands_in
 from report import (
@@ -196,15 +196,16 @@ def test_only_a_name_that_is_nowhere_is_called_made_up(asked):
     assert "not in a.txt, so any answer is made up" in shown
 
 
-def test_hundreds_of_names_are_found_in_many_lines_within_seconds():
-    lines = [f"Name{i} Son. Name{i} Son was born in Ulm, far from Älv." for i in range(20_000)]
-    index = TextIndex(lines, [line.partition(". ")[0] for line in lines])
-    start = time.process_time()
-    for i in range(1, 300):
-        assert index.find(f"Name{i}0 Son").lines == (10 * i + 1,)
-        assert index.find(f"nobody{i}").lines == ()
-    assert index.find("name19999 son").lines == (20_000,)
-    assert time.process_time() - start < 30  # mostly far below one
+def test_finding_names_takes_time_in_proportion_to_the_lines():
+    def find(number: int) -> None:
+        lines = [f"Name{i} Son. Name{i} Son was born in Ulm, far from Älv." for i in range(number)]
+        index = TextIndex(lines, [line.partition(". ")[0] for line in lines])
+        for i in range(1, 200):
+            assert index.find(f"Name{i}0 Son").lines == (10 * i + 1,)
+            assert index.find(f"nobody{i}").lines == ()
+        assert index.find(f"name{number - 1} son").lines == (number,)
+
+    check_growth(find, 20_000)
 
 
 # ask
