@@ -17,6 +17,7 @@ from model import GPT, GPTConfig
 from question import COURSE_TEMPLATE, parse_pairs
 from readings import FactDataset, SalientSpanDataset
 from recipe import VARIANTS as VARIANT_TABLE
+from trainer import TrainerConfig
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -84,7 +85,7 @@ def world(tmp_path, monkeypatch) -> Path:
 
 
 def salient_dataset(documents: CharCorruptionDataset) -> SalientSpanDataset:
-    """The documents as fast reads them."""
+    """The documents with questions, and with masked entities or, in a tenth of the readings, random spans."""
     settings = {"entity_mask_prob": 0.9, "context_chars": 12, "question_prefix_prob": 1.0}
     pairs = parse_pairs(PAIRS)
     return SalientSpanDataset(documents, pairs, COURSE_TEMPLATE, **settings, weight_by_answer_odds=True)
@@ -100,6 +101,20 @@ def small_model(vocab_size: int, variant: str = "vanilla", dropout: float = 0.1,
     sizes = {"n_layer": 3, "n_head": 2, "n_embd": 32, "bottleneck_dim": 16} | sizes
     drop = {"embd_pdrop": dropout, "resid_pdrop": dropout, "attn_pdrop": dropout}
     return GPT(GPTConfig(vocab_size, block_size, variant=variant, **sizes, **drop))
+
+
+def trainer_config(**wanted) -> TrainerConfig:
+    """An epoch in fp32 on a CPU, in batches of 4, unless settings differ."""
+    return TrainerConfig(**({"max_epochs": 1, "batch_size": 4, "device": "cpu", "precision": "fp32"} | wanted))
+
+
+def write_params(path: str, variant: str = "vanilla") -> None:
+    """A params file of an untrained model for the text of the world."""
+    torch.save(GPT(GPTConfig(len(set(WIKI)) + 2, 128, variant=variant)).state_dict(), path)
+
+
+class Enough(Exception):
+    """Ends a training in the middle."""
 
 
 def send(pid: int, number: int) -> None:

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, PEOPLE, ROOT, VARIANTS, WIKI, command
+from conftest import PAIRS, PEOPLE, ROOT, VARIANTS, WIKI, command, write_params
 
 import attention
 import run
 import steps
 from cli import UserError
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
-from model import GPT, GPTConfig
 from readings import FactDataset, SalientSpanDataset
 from recipe import RECIPES, Variant, with_settings
 from recipe import VARIANTS as VARIANT_TABLE
@@ -145,10 +144,9 @@ def trainers(monkeypatch) -> list:
     ],
 )
 def test_recipes_reach_the_trainer(world, trainers, words, expected):
-    from checkpoint import save_params
     from optim import learning_rate_multiplier
 
-    save_params(GPT(GPTConfig(len(set(WIKI)) + 2, 128)), "a.params")
+    write_params("a.params")
     function, *options = words.split()
     common = "vanilla wiki.txt --writing_params_path b --finetune_corpus_path birth_places_train.tsv"
     run.main([function, *common.split(), *options, "--device", "cpu", "--precision", "fp32"])
@@ -172,7 +170,7 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
 
 @pytest.mark.parametrize("function", ["pretrain", "finetune"])
 def test_params_are_settled_by_the_loss_on_all_characters(world, trainers, monkeypatch, function):
-    from checkpoint import load_params, save_params
+    from checkpoint import load_params
 
     def spy(model, path, corpus_path, documents):
         targets.append("the span" if documents.loss_on_span else "all characters")
@@ -180,7 +178,7 @@ def test_params_are_settled_by_the_loss_on_all_characters(world, trainers, monke
 
     targets = []
     monkeypatch.setattr(steps, "load_params", spy)
-    save_params(GPT(GPTConfig(len(set(WIKI)) + 2, 128)), "a.params")
+    write_params("a.params")
     words = f"{function} vanilla wiki.txt --recipe fast --reading_params_path a.params --writing_params_path b"
     run.main([*words.split(), "--finetune_corpus_path", "birth_places_train.tsv", "--device", "cpu"])
     assert targets == ["all characters"]
@@ -214,9 +212,8 @@ def test_recipe_decides_how_the_text_is_read(world, trainers, monkeypatch):
 
 
 def test_recipe_decides_what_finetuning_reads(world, trainers):
-    from checkpoint import save_params
 
-    save_params(GPT(GPTConfig(len(set(WIKI)) + 2, 128)), "a.params")
+    write_params("a.params")
     common = "finetune vanilla wiki.txt --finetune_corpus_path birth_places_train.tsv --writing_params_path b"
     for recipe in ("fast", "open"):
         run.main([*common.split(), "--recipe", recipe, "--device", "cpu", "--reading_params_path", "a.params"])
@@ -657,7 +654,7 @@ def test_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
     (world / "sub").mkdir()
     (world / "taken.json").mkdir()
     if words.startswith("evaluate"):
-        torch.save(GPT(GPTConfig(len(set(WIKI)) + 2, 128, variant="rope")).state_dict(), "a.params")
+        write_params("a.params", "rope")
     with pytest.raises(SystemExit) as stop:
         run.exit_on_user_error(lambda: run.main(words.split()))
     err = capsys.readouterr().err
@@ -732,7 +729,7 @@ def test_unwritable_tensorboard_folder_names_the_option(world, monkeypatch, tmp_
 def test_ctrl_c_raises_once_torch_is_imported_unless_it_is_ignored(world, monkeypatch, before, after):
     found = []
     monkeypatch.setattr(steps, "execute", lambda *_: found.append(signal.getsignal(signal.SIGINT)))
-    torch.save(GPT(GPTConfig(len(set(WIKI)) + 2, 128)).state_dict(), "a.params")
+    write_params("a.params")
     handler = signal.signal(signal.SIGINT, before)
     try:
         run.main(f"evaluate vanilla wiki.txt {EVALUATE}".split())

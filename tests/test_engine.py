@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from conftest import PAIRS, VARIANTS, small_model
+from conftest import PAIRS, VARIANTS, small_model, trainer_config
 from torch.utils.flop_counter import FlopCounterMode
 
 import engine
@@ -27,11 +27,7 @@ from engine import (
     training_flops,
     trimmed_micro_batches,
 )
-from trainer import Trainer, TrainerConfig
-
-
-def config(**wanted) -> TrainerConfig:
-    return TrainerConfig(**({"max_epochs": 1, "batch_size": 4, "device": "cpu", "precision": "fp32"} | wanted))
+from trainer import Trainer
 
 
 def test_trimmed_micro_batches_hold_every_target_once(documents):
@@ -58,18 +54,22 @@ def test_equal_micro_batches_have_one_shape_and_the_rows_of_the_batch(documents)
 
 
 def test_micro_batches_on_a_cpu_are_no_larger_than_the_batch(documents):
-    on_cpu = engine.Engine(small_model(documents.vocab_size), documents, config(batch_size=7, micro_batch_rows=2**63))
+    on_cpu = engine.Engine(
+        small_model(documents.vocab_size), documents, trainer_config(batch_size=7, micro_batch_rows=2**63)
+    )
     assert len(on_cpu.micro_batches(*documents.batch(torch.arange(7)), padded=True)) == 1
 
 
 def test_micro_batches_on_a_gpu_are_no_larger_than_the_batch(documents, monkeypatch):
     monkeypatch.setattr("engine.pick_device", lambda name: torch.device("meta"))  # like a GPU, not a CPU
-    on_gpu = engine.Engine(small_model(documents.vocab_size), documents, config(batch_size=7, micro_batch_rows=1024))
+    on_gpu = engine.Engine(
+        small_model(documents.vocab_size), documents, trainer_config(batch_size=7, micro_batch_rows=1024)
+    )
     ((x, _, _),) = on_gpu.micro_batches(*documents.batch(torch.arange(7)), padded=True)
     assert x.shape == (7, 127) and on_gpu.micro_batch_rows == 7
     ((x, y, _),) = on_gpu.micro_batches(*documents.batch(torch.arange(5)), padded=True)  # the last batch, same shape
     assert x.shape == (7, 127) and not y[5:].any()
-    resumed = engine.Engine(small_model(documents.vocab_size), documents, config(batch_size=6))
+    resumed = engine.Engine(small_model(documents.vocab_size), documents, trainer_config(batch_size=6))
     ((x, _, _),) = resumed.micro_batches(*documents.batch(torch.arange(1)), padded=True)  # may come first on resuming
     assert x.shape == (6, 127)
 
@@ -86,7 +86,7 @@ def test_micro_batches_have_the_gradients_of_the_batch(documents, variant, as_on
         x, y = dataset.batch(torch.arange(len(dataset)))
         _, loss = model(x, y)
         plain = torch.autograd.grad(loss, list(model.parameters()))
-        trainer = Trainer(model, dataset, None, config(batch_size=7, grad_norm_clip=1e9, micro_batch_rows=rows))
+        trainer = Trainer(model, dataset, None, trainer_config(batch_size=7, grad_norm_clip=1e9, micro_batch_rows=rows))
         trainer.optimizers = []  # so that the gradients stay
         assert len(trainer.engine.replicas) == min(threads, math.ceil(7 / rows)) - 1
         total, _ = trainer.step(x, y)
@@ -104,7 +104,7 @@ def test_replicas_train_the_parameters_as_one_model_does(documents, variant, pre
     for replicas in (0, 2):
         torch.manual_seed(0)
         model = small_model(documents.vocab_size, variant, dropout=0.0)
-        trainer = Trainer(model, documents, None, config(precision=precision, micro_batch_rows=2))
+        trainer = Trainer(model, documents, None, trainer_config(precision=precision, micro_batch_rows=2))
         trainer.engine.replicas = [model.replica() for _ in range(replicas)]
         trainer.optimizers = [torch.optim.SGD(model.parameters(), lr=0.5)]  # which does not amplify rounding
         for _ in range(3):
@@ -119,7 +119,7 @@ def test_dropout_in_replicas_does_not_bias_the_gradient(documents):
     model = small_model(documents.vocab_size)
     means, errors = [], []
     for replicas in (0, 2):
-        trainer = Trainer(model, documents, None, config(grad_norm_clip=1e9, micro_batch_rows=2))
+        trainer = Trainer(model, documents, None, trainer_config(grad_norm_clip=1e9, micro_batch_rows=2))
         trainer.engine.replicas = [model.replica() for _ in range(replicas)]
         trainer.optimizers = []
         gradients = []
@@ -140,7 +140,7 @@ def test_threads_draw_their_own_dropout_reproducibly(documents, threads):
     def losses(seed: int) -> list[float]:
         torch.manual_seed(0)
         model = small_model(documents.vocab_size).eval()  # as answering questions leaves it
-        trainer = Trainer(model, documents, None, config(micro_batch_rows=1))
+        trainer = Trainer(model, documents, None, trainer_config(micro_batch_rows=1))
         trainer.model.train()
         of_threads: list[float] = []
         accumulate = trainer.engine.accumulate
@@ -175,7 +175,7 @@ def test_threads_get_similar_numbers_of_tokens():
     indirect=["threads"],
 )
 def test_cpu_threads_decide_replicas_and_micro_batch_size(documents, threads, batch_size, precision, replicas, rows):
-    settings = config(batch_size=batch_size, precision=precision)
+    settings = trainer_config(batch_size=batch_size, precision=precision)
     trainer = Trainer(small_model(documents.vocab_size), documents, None, settings)
     assert (len(trainer.engine.replicas), trainer.engine.micro_batch_rows) == (replicas, rows)
 
@@ -199,7 +199,7 @@ def test_flops_of_a_step_are_those_of_its_matmuls(documents, variant, T):
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_throughput_counts_no_flops_that_a_position_without_target_skips(documents, variant, dropout):
     model = small_model(documents.vocab_size, variant, dropout)
-    throughput = Throughput(Engine(model, documents, config()))
+    throughput = Throughput(Engine(model, documents, trainer_config()))
     x = torch.randint(1, documents.vocab_size, (3, 100))
     y = x * (torch.rand(3, 100) < 0.2)
     with FlopCounterMode(display=False) as counter:
@@ -223,7 +223,7 @@ def test_bf16_is_chosen_if_the_cpu_multiplies_in_it(monkeypatch):
     for fast, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast, raising=False)
         assert pick_precision("auto", torch.device("cpu")) == expected
-        trainer = Trainer(torch.nn.Linear(1, 1), range(4), None, config(precision="auto"))
+        trainer = Trainer(torch.nn.Linear(1, 1), range(4), None, trainer_config(precision="auto"))
         assert trainer.engine.dtype == DTYPES[expected]
         assert pick_precision("auto", torch.device("mps")) == "fp32"
 
@@ -243,7 +243,7 @@ def test_matmul_caches_are_limited_unless_the_environment_says_otherwise(monkeyp
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_muon_computes_in_the_precision_of_the_run(documents, precision):
-    settings = config(muon_lr=0.02, precision=precision)
+    settings = trainer_config(muon_lr=0.02, precision=precision)
     _, muon = Trainer(small_model(documents.vocab_size), documents, None, settings).optimizers
     assert muon.dtype == DTYPES[precision]
 

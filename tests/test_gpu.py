@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, VARIANTS, WIKI, fact_dataset, salient_dataset, small_model
+from conftest import PAIRS, VARIANTS, WIKI, Enough, fact_dataset, salient_dataset, small_model
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -78,10 +78,6 @@ def test_logits_and_gradients_are_those_of_the_cpu(variant, precision, tolerance
         error = (p.grad.cpu() - gradients[name]).norm()
         # softmax ignores the keys' bias: its gradient is rounding alone
         assert error <= tolerance * (gradients[name].norm() + 0.02 * total), name
-
-
-class Enough(Exception):
-    """Ends a training in the middle."""
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_gpu)])  # test_resume.py has a CPU's

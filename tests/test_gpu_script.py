@@ -58,7 +58,7 @@ def test_tiny_run_on_a_cpu_ends_well_and_is_not_rendered_as_a_gpus(tmp_path, res
     assert measured["parts"] == dict.fromkeys(gpu.PARTS, "ok") and record["experiment"] == "gpu_tiny"
     assert measured["tests"]["skipped"] > 0 == measured["tests"]["failed"]
     steps = [measured["step"][f"{variant}, not compiled"] for variant in VARIANTS]
-    assert all(step["milliseconds"] > 0 and step["percent_of_ceiling"] > 0 and step["peak_mb"] > 0 for step in steps)
+    assert all(step["milliseconds"] > 0 and step["percent_of_ceiling"] >= 0 and step["peak_mb"] > 0 for step in steps)
     assert measured["fast"]["asked"] == 2 and measured["course"]["minutes_of_all_epochs"] > 0
     assert (ROOT / "results/speed.jsonl").read_bytes() == before
     table = leaderboard.rendered(PAGE, "page")

@@ -17,7 +17,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import PAIRS, ROOT, TRIED, WIKI, restore_interrupts, send, small_model
+from conftest import PAIRS, ROOT, TRIED, WIKI, Enough, restore_interrupts, send, small_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
@@ -68,10 +68,6 @@ def record(words: str = "", processes: int = 1) -> dict:
     this = run.parse([*PRETRAIN.split(), "5", *words.split()])
     documents = CharCorruptionDataset(WIKI, 128)
     return record_of(this, read_inputs(this), documents, small_model(documents.vocab_size).config, processes)
-
-
-class Enough(Exception):
-    """Ends a training in the middle."""
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

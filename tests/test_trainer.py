@@ -5,24 +5,20 @@ from itertools import accumulate, chain
 
 import pytest
 import torch
-from conftest import PAIRS, VARIANTS, WIKI, Regression, fact_dataset, salient_dataset, small_model
+from conftest import PAIRS, VARIANTS, WIKI, Regression, fact_dataset, salient_dataset, small_model, trainer_config
 from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 from dataset import CharCorruptionDataset, MixedDataset, NameDataset
 from engine import matmul_ceiling
 from optim import learning_rate_multiplier
-from trainer import Trainer, TrainerConfig
-
-
-def config(**wanted) -> TrainerConfig:
-    return TrainerConfig(**({"max_epochs": 1, "batch_size": 4, "device": "cpu", "precision": "fp32"} | wanted))
+from trainer import Trainer
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_updates_every_parameter_at_the_rates_of_the_schedule(documents, variant):
     model = small_model(documents.vocab_size, variant)
-    trainer = Trainer(model, documents, None, config(muon_lr=0.02, learning_rate=1e-3, lr_decay=True))
+    trainer = Trainer(model, documents, None, trainer_config(muon_lr=0.02, learning_rate=1e-3, lr_decay=True))
     adamw, muon = trainer.optimizers
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer.step(*documents.batch(torch.arange(7)))
@@ -34,7 +30,7 @@ def test_a_step_updates_every_parameter_at_the_rates_of_the_schedule(documents, 
 
 
 def test_an_epoch_visits_every_document_once_in_a_new_order(documents):
-    trainer = Trainer(small_model(documents.vocab_size), documents, None, config(max_epochs=3))
+    trainer = Trainer(small_model(documents.vocab_size), documents, None, trainer_config(max_epochs=3))
     seen: list[int] = []
     batch = documents.batch
     documents.batch = lambda indices: (seen.extend(indices.tolist()), batch(indices))[1]
@@ -50,7 +46,7 @@ def test_learning_rate_follows_the_tokens(documents):
         small_model(documents.vocab_size),
         documents,
         None,
-        config(learning_rate=1e-3, lr_decay=True, warmup_tokens=127, final_tokens=100 * 127),
+        trainer_config(learning_rate=1e-3, lr_decay=True, warmup_tokens=127, final_tokens=100 * 127),
     )
     x, y = documents.batch(torch.arange(4))
     for steps in range(1, 60):
@@ -71,7 +67,7 @@ class Writer:
 
 def test_bar_and_curves_show_the_run(documents, capsys):
     writer = Writer()
-    trainer = Trainer(small_model(documents.vocab_size), documents, None, config(max_epochs=2, writer=writer))
+    trainer = Trainer(small_model(documents.vocab_size), documents, None, trainer_config(max_epochs=2, writer=writer))
     trainer.on_epoch_end.append(lambda trainer: {"dev accuracy (%)": 50.0})
     trainer.train()
     assert writer.points["dev accuracy (%)"] == [(2, 50.0), (4, 50.0)]
@@ -99,7 +95,7 @@ def test_ceiling_is_the_speed_of_a_matmul(monkeypatch):
 
 def test_gradients_are_clipped(documents):
     model = small_model(documents.vocab_size)
-    trainer = Trainer(model, documents, None, config(grad_norm_clip=1e-3))
+    trainer = Trainer(model, documents, None, trainer_config(grad_norm_clip=1e-3))
     norms = []
     trainer.optimizers[0].step = lambda: norms.append(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
     _, norm = trainer.step(*documents.batch(torch.arange(7)))
@@ -111,7 +107,7 @@ def train_pairs(seed: int, precision: str = "fp32") -> tuple[dict[str, torch.Ten
     documents = CharCorruptionDataset(WIKI, 128)
     names = NameDataset(documents, PAIRS)
     model = small_model(documents.vocab_size)
-    trainer = Trainer(model, names, names, config(max_epochs=40, learning_rate=3e-3, precision=precision))
+    trainer = Trainer(model, names, names, trainer_config(max_epochs=40, learning_rate=3e-3, precision=precision))
     trainer.train()
     return model.state_dict(), trainer.test_loss()
 
@@ -140,7 +136,7 @@ def test_any_dataset_of_pairs_and_any_model_train(num_workers, capsys):
         model,
         dataset,
         dataset,
-        config(max_epochs=3 if num_workers else 60, batch_size=16, learning_rate=0.05, num_workers=num_workers),
+        trainer_config(max_epochs=3 if num_workers else 60, batch_size=16, learning_rate=0.05, num_workers=num_workers),
     )
     logged = []
     trainer.on_epoch_end.append(lambda t: logged.append(t.steps) or {"answer": 42.0})
@@ -166,7 +162,7 @@ def test_training_on_a_gpu_reads_nothing_back_and_mixes_no_devices(documents, mo
     elif reads == "facts":
         dataset = fact_dataset(documents)
     muon = {"muon_lr": 0.02, "micro_batch_rows": 3} if reads == "salient" else {}
-    wanted = config(max_epochs=2, lr_decay=True, **muon)
+    wanted = trainer_config(max_epochs=2, lr_decay=True, **muon)
     trainer = Trainer(small_model(documents.vocab_size, variant), dataset, None, wanted)
     with tqdm(disable=True) as bar:
         trainer.run_epochs(bar)
@@ -174,18 +170,18 @@ def test_training_on_a_gpu_reads_nothing_back_and_mixes_no_devices(documents, mo
 
 
 def test_unknown_settings_are_refused():
-    settings = config()
+    settings = trainer_config()
     settings.max_epochs = 3
     assert settings.max_epochs == 3
     with pytest.raises(AttributeError, match="TrainerConfig has no ckpt_path; choose from max_epochs, batch_size, "):
         settings.ckpt_path = "model.params"
     with pytest.raises(TypeError, match="ckpt_path"):
-        config(ckpt_path="model.params")
+        trainer_config(ckpt_path="model.params")
 
 
 def test_test_loss_is_that_of_whole_batches_without_dropout(documents):
     names, model = NameDataset(documents, PAIRS), small_model(documents.vocab_size)
-    trainer, training = Trainer(model, documents, names, config(max_epochs=2, micro_batch_rows=1)), []
+    trainer, training = Trainer(model, documents, names, trainer_config(max_epochs=2, micro_batch_rows=1)), []
     trainer.on_step_end.append(lambda _: training.append(model.training))
     trainer.train()
     assert training[0] and training[2]  # the first step of each epoch
