@@ -18,6 +18,9 @@ from typing import Any, NoReturn, TextIO
 class UserError(ValueError):
     """A mistake that the user can fix; the message is one line: the file, line or option, and what to do about it."""
 
+    def __str__(self) -> str:
+        return super().__str__().replace("\n", "\\n")  # the name of a file may have several lines
+
 
 class Stopped(Exception):
     """A signal ended a run whose state is kept; the message says how to resume it."""

@@ -540,6 +540,8 @@ def read_names() -> Iterator[str]:
             print(prompt, end="", file=sys.stderr, flush=True)  # standard output may be a file
         line = source.readline()
         if not line:
+            if sys.stdin.isatty():
+                print(file=sys.stderr)  # Ctrl-D leaves the cursor behind the prompt
             return
         if isinstance(line, bytes):
             try:

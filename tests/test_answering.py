@@ -363,7 +363,8 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     run.main(["ask", *common])
     said = capsys.readouterr()
     assert said.err.count("Who? (Ctrl-D to end) ") == 1
-    assert said.err.count("Who? ") == 3 and len(said.out.splitlines()) == 2  # the prompts are not part of a file
+    assert said.err.count("Who? ") == 3 and said.err.endswith("Who? \n")
+    assert len(said.out.splitlines()) == 2  # the prompts are not part of a file
 
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
