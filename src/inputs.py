@@ -28,8 +28,13 @@ class Inputs:
 
     text: str
     pairs: list[tuple[str, str]] | None
-    questions: list[tuple[str, str | None]] | None
+    eval_pairs: list[tuple[str, str | None]] | None  # questions and their answers, None for each if there are none
     fit: TemplateFit | None  # of the questions of the pairs
+
+    @property
+    def eval_questions(self) -> list[str]:
+        """The questions to answer."""
+        return [question for question, _ in self.eval_pairs or ()]
 
     @property
     def template(self) -> QuestionTemplate:
@@ -42,7 +47,7 @@ def read_inputs(run: Run) -> Inputs:
     if run.reading_params_path is not None and not os.path.exists(run.reading_params_path):
         raise UserError(f"{run.reading_params_path}: no such file; pretrain or finetune writes one")
     check_outputs(run)
-    text, pairs, questions, fit = read_text(run.pretrain_corpus_path), None, None, None
+    text, pairs, eval_pairs, fit = read_text(run.pretrain_corpus_path), None, None, None
     given = None if run.question is None else QuestionTemplate.parse(run.question)
     if run.finetune_corpus_path is not None and run.uses_pairs:
         pairs = parse_pairs(read_text(run.finetune_corpus_path), run.finetune_corpus_path)
@@ -53,16 +58,16 @@ def read_inputs(run: Run) -> Inputs:
         if header is not None:
             raise UserError(f"{run.finetune_corpus_path}, line 1: {header}")
     if run.eval_corpus_path is not None:
-        questions = parse_questions(read_text(run.eval_corpus_path), run.eval_corpus_path)
-        if run.report_path is not None and questions[0][1] is None:
+        eval_pairs = parse_questions(read_text(run.eval_corpus_path), run.eval_corpus_path)
+        if run.report_path is not None and eval_pairs[0][1] is None:
             raise UserError(f"{run.eval_corpus_path}: has no answers; --report_path needs them to compare with")
-        wording = wording_of(questions, text, given if run.trains or run.report_path is not None else None)
+        wording = wording_of(eval_pairs, text, given if run.trains or run.report_path is not None else None)
         if run.report_path is not None:  # which looks up the names in the text
             check_fit(wording, run.eval_corpus_path)
-        header = find_header(questions, wording, text)
+        header = find_header(eval_pairs, wording, text)
         if header is not None:  # or a question like no other, which may be asked
             print(f"warning: {run.eval_corpus_path}, line 1: {header}", file=sys.stderr)
-    return Inputs(text, pairs, questions, fit)
+    return Inputs(text, pairs, eval_pairs, fit)
 
 
 def check_fit(fit: TemplateFit, path: str) -> None:

@@ -170,9 +170,7 @@ def build(run: Run, inputs: Inputs) -> Setup:
         print("without --reading_params_path: finetuning starts from random parameters")
     documents.loss_on_span = run.recipe.loss_on_span  # after load_params(), which uses the loss on all characters
     template = QuestionTemplate.parse(run.question or record.get("question") or str(inputs.template))
-    reasons = [
-        (line, unanswerable(documents, question)) for line, (question, _) in enumerate(inputs.questions or (), 1)
-    ]
+    reasons = [(line, unanswerable(documents, question)) for line, question in enumerate(inputs.eval_questions, 1)]
     problems = [f"line {line}: {reason}" for line, reason in reasons if reason is not None]
     if problems:
         cannot = f"{len(problems)} of {len(reasons)} questions cannot be asked; their answers stay empty"
@@ -196,8 +194,8 @@ def warnings_of(run: Run, inputs: Inputs, record: dict) -> Iterator[str]:
         return
     if run.function == "ask" and run.question is not None and run.question != question:
         yield f"--question has another wording than '{question}', which {path} was finetuned on"
-    if inputs.questions is not None:
-        fit = fit_template(QuestionTemplate.parse(question), [asked for asked, _ in inputs.questions])
+    if inputs.eval_pairs is not None:
+        fit = fit_template(QuestionTemplate.parse(question), inputs.eval_questions)
         if 2 * fit.fits < fit.rows:
             misfits = f"{run.eval_corpus_path}: {fit.rows - fit.fits} of {fit.rows} questions have another wording"
             yield f"{misfits} than '{question}', which {path} was finetuned on; expect few right answers to them"
@@ -341,8 +339,8 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
     else:
         keeper.write(trainer)
     trainer.on_step_end.append(keeper)
-    if inputs.questions:
-        trainer.on_epoch_end += accuracy_callbacks(run, inputs.questions, setup.documents)
+    if inputs.eval_pairs is not None:
+        trainer.on_epoch_end += accuracy_callbacks(run, inputs.eval_pairs, setup.documents)
     if run.keep_every:
         trainer.on_epoch_end.append(keep_params(files.path, run.keep_every, record))
     if trainer.rank == 0:
@@ -383,31 +381,31 @@ def advice_on_failure(run: Run, trainer: Trainer, state_path: str) -> Iterator[N
 
 
 def accuracy_callbacks(
-    run: Run, questions: list[tuple[str, str | None]], documents: CharCorruptionDataset
+    run: Run, pairs: list[tuple[str, str | None]], documents: CharCorruptionDataset
 ) -> list[Callable[[Trainer], dict[str, float]]]:
     """What reports the accuracy on --eval_corpus_path during training; prints a warning where it means nothing."""
-    if questions[0][1] is None:
+    if pairs[0][1] is None:
         print(f"warning: {run.eval_corpus_path} has no answers, so no accuracy is reported", file=sys.stderr)
         return []
     if run.function == "pretrain" and not run.recipe.qa_per_document:
         no_question = f"--recipe {run.recipe.name} pretrains without questions"
         print(f"warning: {no_question}, so the accuracy stays near 0 until finetuning", file=sys.stderr)
-    return [dev_accuracy(questions, documents)]
+    return [dev_accuracy(pairs, documents)]
 
 
 def dev_accuracy(
-    questions: list[tuple[str, str]], documents: CharCorruptionDataset
+    pairs: list[tuple[str, str]], documents: CharCorruptionDataset
 ) -> Callable[[Trainer], dict[str, float]]:
     """A callback for the end of an epoch that measures the accuracy up to twenty times per run."""
-    asked = [question for question, _ in questions]
-    longest = 1 + max(len(place) for _, place in questions)  # an untrained model does not stop by itself
+    questions, places = zip(*pairs, strict=True)
+    longest = 1 + max(map(len, places))  # an untrained model does not stop by itself
 
     def measure(trainer: Trainer) -> dict[str, float]:
         every = math.ceil(trainer.config.max_epochs / 20)  # epochs; measuring more often is not worth the time
         if trainer.epoch % every and trainer.epoch != trainer.config.max_epochs:
             return {}
-        right = count_right(questions, answer(trainer.model, documents, asked, longest=longest))
-        return {"dev accuracy (%)": 100 * right / len(questions)}
+        right = count_right(pairs, answer(trainer.model, documents, questions, longest=longest))
+        return {"dev accuracy (%)": 100 * right / len(pairs)}
 
     return measure
 
@@ -439,15 +437,14 @@ def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) ->
 
 def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
     """Answers every question, writes the answers, and counts the right ones. Returns (total, correct)."""
-    questions = [question for question, _ in inputs.questions]
     with dropping_output():  # a closed terminal must not cost the answers
         setup = build(run, inputs)
-        predictions = answer(setup.model, setup.documents, questions, progress=True)
+        predictions = answer(setup.model, setup.documents, inputs.eval_questions, progress=True)
     write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
-    total, correct = count_places(inputs.questions, predictions)
+    total, correct = count_places(inputs.eval_pairs, predictions)
     if total:
         print(accuracy_line(total, correct))
-        near_misses = count_near_misses(inputs.questions, predictions)
+        near_misses = count_near_misses(inputs.eval_pairs, predictions)
         if near_misses:
             print(near_misses_line(near_misses))
     print(f"Predictions written to {run.outputs_path}" + ("" if total else "; no targets provided"))
@@ -458,12 +455,12 @@ def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
 
 def write_report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str]) -> None:
     """Writes a report on each answer, prints a summary, and adds pictures to TensorBoard."""
-    questions = [question for question, _ in inputs.questions]
+    questions = inputs.eval_questions
     with dropping_output():  # as in evaluate()
         # the prediction and its closest rival
         rivals = likeliest_answers(setup.model, setup.documents, questions, n_best=2, beams=5, progress=True)
     rows = report_rows(
-        pairs=inputs.questions,
+        pairs=inputs.eval_pairs,
         names=[setup.template.name_in(question) for question in questions],
         predictions=predictions,
         probabilities=answer_probabilities(setup.model, setup.documents, questions, predictions),
