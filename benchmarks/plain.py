@@ -11,8 +11,9 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn import functional as F
 
-from model import GPT, PAD, GPTConfig
+from model import GPT, GPTConfig
 from optim import parameter_groups
+from recipe import PAD
 
 
 class PlainAttention(nn.Module):

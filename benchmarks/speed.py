@@ -249,7 +249,7 @@ def muon(documents: CharCorruptionDataset, rounds: int) -> Iterator[Record]:
     AVX-512."""
     device = torch.device("cpu")
     describe_machine(device)
-    model = GPT(model_config("vanilla", documents)).to(device)
+    model = GPT(model_config("vanilla", documents))
     for p in model.hidden_matrices():
         p.grad = torch.randn_like(p)
     optimizers = {
@@ -270,7 +270,7 @@ def muon(documents: CharCorruptionDataset, rounds: int) -> Iterator[Record]:
         print(f"{name:26}{with_onednn:13.1f}{without:10.1f}")
         by, precision = name.split(", ")
         milliseconds = {"milliseconds": round(with_onednn, 1), "milliseconds_without_onednn": round(without, 1)}
-        yield record_of(milliseconds, "vanilla", precision, by)
+        yield record_of(milliseconds, "vanilla", precision, by) | {"machine": machine(device)}
 
 
 def curve(documents: CharCorruptionDataset, steps: int) -> Iterator[Record]:

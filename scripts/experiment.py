@@ -523,7 +523,11 @@ def main() -> None:
         "--people", type=positive(int), help="a small world: this many training people, a third of them asked about"
     )
     parser.add_argument("--held_out", action="store_true", help="ask about a fifth of the training people")
-    parser.add_argument("--every", type=positive(int), help="epochs between points of a curve; each is finetuned again")
+    parser.add_argument(
+        "--every",
+        type=positive(int),
+        help="epochs between points of a curve; the parameters of each point are finetuned separately",
+    )
     parser.add_argument("--resume", action="store_true", help="continue an experiment that was stopped")
     arguments = parser.parse_intermixed_args()
     if arguments.experiment == "ablation" and arguments.recipe not in ABLATIONS:

@@ -233,9 +233,9 @@ class Part:
 
 PARTS = {
     "machine": Part(machine_part, 200),  # the first import of torch may take long
-    "tests": Part(tests_part, 120),
+    "tests": Part(tests_part, 180),
     "fast": Part(fast_part, 120),
-    "course": Part(course_part, 100),  # compiles the kernels that the next part needs first
+    "course": Part(course_part, 100),  # leaves vanilla's compiled kernels in torch's cache, for the next part
     "step": Part(step_part, SECONDS),
 }
 
@@ -259,7 +259,7 @@ def run_here(name: str, tiny: bool) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a part ended: ok, failed or timed out, with the reason; how long it took, and what it measured."""
+    """How a part ended: ok, failed, timed out (with the reason) or not finished; its time, and what it measured."""
 
     text: str
     seconds: float
@@ -277,7 +277,7 @@ def run_part(command: list[str], limit: float, log: str) -> Outcome:
         process.wait(limit)
         text = "ok" if process.returncode == 0 else "failed"
     except subprocess.TimeoutExpired:
-        text = f"timed out after {limit:g} s"
+        text = f"timed out after {limit:.0f} s"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -392,7 +392,12 @@ def run_all(folder: Path, tiny: bool) -> bool:
     outcomes = {"machine": machine} | {name: Outcome("not finished", 0.0, {}) for name in PARTS if name != "machine"}
     try:
         for name in list(outcomes)[1:]:
+            begins = os.path.getsize(log)
             outcomes[name] = run(name)
+    except BaseException:  # Ctrl-C, say, in this part
+        printed = read_bytes(log)[begins:].decode(errors="replace")
+        outcomes[name] = Outcome("not finished", 0.0, measurements_in(printed))
+        raise
     finally:
         record = record_of_parts(outcomes, tiny)
         targets = ["tiny sizes have no targets"] if tiny else target_lines(record["measured"])

@@ -229,7 +229,7 @@ def step_columns(machine: str, name: str) -> dict[str, Column]:
 
 
 def ends_of_parts(records: list[Record]) -> str:
-    """Which parts of scripts/gpu.sh did not end well, and how: failed or timed out."""
+    """Which parts of scripts/gpu.sh did not end well, and how: failed, timed out or not finished."""
     parts = records[0]["measured"]["parts"]
     return ", ".join(f"{name} {end.partition(':')[0]}" for name, end in parts.items() if end != "ok") or "all ok"
 

@@ -165,11 +165,11 @@ def corpus_name(folder: Path) -> str:
     return "embedded" if folder == Path(__file__).resolve().parents[1] else folder.name
 
 
-def machine() -> str:
-    """The kind of this machine, then its processor: "2 CPU cores (AMD EPYC)"."""
+def machine(device: Any = None) -> str:
+    """The kind of this machine, or of this torch.device, then its processor: "2 CPU cores (AMD EPYC)"."""
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         return f"{torch.cuda.device_count()} GPU ({torch.cuda.get_device_name()})"
     return f"{torch.get_num_threads()} CPU cores ({processor()})"
 

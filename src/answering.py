@@ -56,7 +56,7 @@ def same_length_batches(
         rows = list(group)
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            yield batch, torch.tensor([vocabulary.prompt(questions[i]) for i in batch], device=device)
+            yield batch, torch.tensor([vocabulary.encode_marked(questions[i]) for i in batch], device=device)
 
 
 def answer_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def answer(
     """
     device = next(model.parameters()).device
     rows = askable(vocabulary, questions)
-    strings = {i: vocabulary.prompt(questions[i]) for i in rows}  # ids of question MASK, and of the answer so far
+    strings = {i: vocabulary.encode_marked(questions[i]) for i in rows}  # question MASK, and the answer so far
     room = vocabulary.block_size if longest is None else longest
     ends = {i: min(vocabulary.block_size, len(string) + room) for i, string in strings.items()}
     with evaluating(model), tqdm(total=len(questions), unit="question", disable=not progress, delay=2) as bar:
@@ -157,7 +157,7 @@ def answer_probabilities(
     with evaluating(model):
         for rows, prompts in same_length_batches(model, vocabulary, questions):
             for row, x in zip(rows, prompts, strict=True):  # one by one, since answers differ in length
-                target = torch.tensor(vocabulary.prompt(answers[row]), device=x.device)  # answer MASK
+                target = torch.tensor(vocabulary.encode_marked(answers[row]), device=x.device)  # answer MASK
                 logits = model(torch.cat((x, target[:-1]))[None])[0][0, len(x) - 1 :]  # (len(target), vocab_size)
                 log_p = answer_log_probabilities(vocabulary, logits).gather(1, target[:, None])  # (len(target), 1)
                 result[row] = math.exp(log_p.sum())

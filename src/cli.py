@@ -7,6 +7,7 @@ import argparse
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ class UserError(ValueError):
     """A mistake that the user can fix; the message is one line: the file, line or option, and what to do about it."""
 
     def __str__(self) -> str:
-        return super().__str__().replace("\n", "\\n")  # the name of a file may have several lines
+        # the name of a file may have several lines
+        return re.sub(r"[\r\n\v\f\x85\u2028\u2029]", lambda end: repr(end[0])[1:-1], super().__str__())
 
 
 class Stopped(Exception):

@@ -37,10 +37,7 @@ from recipe import BLOCK_SIZE, MASK, PAD
 
 
 class BatchDataset(Dataset):
-    """A dataset that makes whole batches from tensors that it holds: batch(indices) -> (x, y).
-
-    One that adds rows to a batch, as MixedDataset does, also has mean_rows and most_rows().
-    """
+    """A dataset that makes whole batches from tensors that it holds: batch(indices) -> (x, y)."""
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The rows `indices` (B,): x and y of shape (B, block_size - 1), int64, on the device of `indices`."""
@@ -167,9 +164,9 @@ class CharCorruptionDataset(BatchDataset):
             raise ValueError(problem)
         return [self.stoi[character] for character in text]
 
-    def prompt(self, question: str) -> list[int]:
-        """The ids of question MASK, after which the answer follows. Raises ValueError as encode() does."""
-        return [*self.encode(question), MASK]
+    def encode_marked(self, text: str) -> list[int]:
+        """The ids of the text and a MASK, the end of a question or an answer. Raises ValueError as encode() does."""
+        return [*self.encode(text), MASK]
 
     def missing(self, text: str) -> str | None:
         """Which character of the text is a mark or not in the vocabulary, and what to do; None if there is none."""
@@ -225,7 +222,10 @@ class NameDataset(BatchDataset):
         lengths: list[int] = []  # of the rows, marks included
         for row, (question, place) in enumerate(self.data, 1):
             try:
-                ids += [*self.vocabulary.prompt(question), *self.vocabulary.prompt(place)]  # question MASK place MASK
+                ids += [
+                    *self.vocabulary.encode_marked(question),
+                    *self.vocabulary.encode_marked(place),
+                ]  # question MASK place MASK
             except ValueError as error:
                 advice = "reword it, or add the character to the text and pretrain again"
                 raise UserError(f"{name}, line {row}: {error}; {advice}") from None
@@ -257,7 +257,7 @@ class MixedDataset(Dataset):
     """Documents mixed with questions: a batch of B documents also gets qa_per_document * B pairs, drawn at random.
 
     The model thus learns what a question asks for while it stores the facts (mixed training: Allen-Zhu and Li 2023,
-    Physics of Language Models 3.1).
+    Physics of Language Models 3.1). mean_rows and most_rows() tell the schedule and the engine how many rows there are.
     """
 
     def __init__(self, documents: BatchDataset, names: NameDataset, qa_per_document: float) -> None:

@@ -192,8 +192,8 @@ class Engine:
         self.dtype = DTYPES[pick_precision(config.precision, self.device)]
         self.ignore_index = config.ignore_index
         self.model = model.to(self.device)
-        self.total_steps = config.max_epochs * math.ceil(len(train_dataset) / config.batch_size)
-        self.parallel = compiled(model, self.device, self.total_steps, accumulates=config.micro_batch_rows > 0)
+        steps = config.max_epochs * math.ceil(len(train_dataset) / config.batch_size)
+        self.parallel = compiled(model, self.device, steps, accumulates=config.micro_batch_rows > 0)
         if self.world_size > 1:
             self.parallel = data_parallel(self.parallel)
         self.replicas: list[nn.Module] = []  # one per extra thread of a CPU
@@ -344,7 +344,7 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class Throughput:
-    """Tokens and FLOPs per second since restart(), without padding (id 0). Counts stay on the device until read."""
+    """Tokens and FLOPs per second since restart(), without padding (id PAD). Counts stay on the device until read."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

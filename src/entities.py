@@ -32,7 +32,7 @@ class Document:
     subject: str  # "Ada Lovelace", from the title or the names that are asked about; "" if unknown
     entities: tuple[tuple[int, int], ...]  # where each begins and ends
     weights: tuple[float, ...]  # of the entities: how often each is masked, in proportion
-    relevance: float = 1.0  # scales question_prefix_prob; 1 for the line of a subject that likeliest holds the answer
+    relevance: float = 1.0  # scales question_prefix_prob; 1 for the line most likely to hold the answer
 
 
 def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] = ()) -> list[Document]:

@@ -28,7 +28,7 @@ class Inputs:
 
     text: str
     pairs: list[tuple[str, str]] | None
-    eval_pairs: list[tuple[str, str | None]] | None  # questions and their answers, None for each if there are none
+    eval_pairs: list[tuple[str, str | None]] | None  # questions and answers; each answer is None if the file has none
     fit: TemplateFit | None  # of the questions of the pairs
 
     @property

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # before the other imports, which would end in a tra
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from cli import Parser, UserError, exit_on_user_error, positive, raise_on_interrupt, seed
 from inputs import read_inputs
@@ -37,9 +37,16 @@ def by_recipe(*settings: str) -> str:
     return f" (default by recipe: {', '.join(values)})"
 
 
-def option(*functions: str, elsewhere: str = "refuse", **kwargs: Any) -> tuple[tuple[str, ...], str, dict[str, Any]]:
-    """The functions that an option applies to, what others do about it (refuse, warn or ignore), and how to add it."""
-    return functions, elsewhere, kwargs
+class Option(NamedTuple):
+    """An option of some of the functions."""
+
+    functions: tuple[str, ...]
+    elsewhere: str  # what the other functions do about it: refuse, warn or ignore
+    kwargs: dict[str, Any]  # for argparse
+
+
+def option(*functions: str, elsewhere: str = "refuse", **kwargs: Any) -> Option:
+    return Option(functions, elsewhere, kwargs)
 
 
 OPTIONS = {
@@ -169,7 +176,7 @@ def parse(argv: list[str]) -> Run:
     recipe = RECIPES[given.pop("recipe")]
     check_options(parser, function, recipe, given)
     changes = {name: given.pop(name) for name in RECIPE_OPTIONS}
-    changes = {n: value for n, value in changes.items() if value is not None and function in OPTIONS[n][0]}
+    changes = {n: value for n, value in changes.items() if value is not None and function in OPTIONS[n].functions}
     if "finetune_epochs" in changes and not given["reading_params_path"]:
         changes["scratch_epochs"] = changes.pop("finetune_epochs")
     run = Run(
@@ -218,7 +225,7 @@ def check_options(parser: Parser, function: str, recipe: Recipe, given: dict[str
 
 def unused_options(run: Run) -> Iterator[str]:
     """Which of the options that were given have no effect."""
-    if run.bottleneck_dim != OPTIONS["bottleneck_dim"][2]["default"] and not VARIANTS[run.variant].bottleneck:
+    if run.bottleneck_dim != OPTIONS["bottleneck_dim"].kwargs["default"] and not VARIANTS[run.variant].bottleneck:
         yield f"--bottleneck_dim has no effect on {run.variant}"
     if run.finetune_corpus_path is not None and not run.uses_pairs and run.function in ("pretrain", "evaluate"):
         without = f"--recipe {run.recipe.name}" if run.trains else "without --report_path"

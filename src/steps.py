@@ -363,7 +363,7 @@ def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: Trai
 
 @contextmanager
 def advice_on_failure(run: Run, trainer: Trainer, state_path: str) -> Iterator[None]:
-    """Raises UserError where training fails for the learning rate or for lack of memory."""
+    """Raises UserError where training fails because of the learning rate or a lack of memory."""
     try:
         yield
     except FloatingPointError as error:
@@ -488,7 +488,7 @@ def text_index(documents: CharCorruptionDataset) -> TextIndex:
 
 def attention_while_answering(setup: Setup, question: str, prediction: str) -> list[np.ndarray]:
     """The attention weights during the answer: (nh, Tq, Tk) for each attention layer."""
-    ids = [*setup.documents.prompt(question), *setup.documents.encode(prediction)]
+    ids = [*setup.documents.encode_marked(question), *setup.documents.encode(prediction)]
     with evaluating(setup.model):
         layers = setup.model.attention_weights(torch.tensor([ids], device=next(setup.model.parameters()).device))
     return [weights[0].float().cpu().numpy() for weights in layers]

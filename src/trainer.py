@@ -94,7 +94,7 @@ class Trainer:
 
     def train(self) -> None:
         """Runs config.max_epochs epochs, or what is left of them; each visits every row once, in a new order."""
-        total = self.engine.total_steps
+        total = self.config.max_epochs * math.ceil(len(self.train_dataset) / self.config.batch_size)
         with tqdm(total=total, initial=self.steps, unit="step", dynamic_ncols=True, disable=self.rank > 0) as bar:
             self.run_epochs(bar)
 

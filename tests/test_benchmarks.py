@@ -118,7 +118,7 @@ def test_blocks_of_every_length_have_a_step():
 def test_muon_is_timed_with_and_without_onednn(small, documents, capsys):
     records = list(speed.muon(documents, 1))
     assert [record["implementation"] for record in records] == ["torch.optim.Muon", "ours", "ours"]
-    assert all(value >= 0 for record in records for value in record["measured"].values())
+    assert all(record["measured"].keys() == {"milliseconds", "milliseconds_without_onednn"} for record in records)
     assert capsys.readouterr().out.count("ours, ") == 2
 
 

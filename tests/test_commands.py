@@ -169,7 +169,7 @@ def test_recipes_reach_the_trainer(world, trainers, words, expected):
 
 
 @pytest.mark.parametrize("function", ["pretrain", "finetune"])
-def test_params_are_settled_by_the_loss_on_all_characters(world, trainers, monkeypatch, function):
+def test_what_params_leave_open_is_chosen_by_the_loss_on_all_characters(world, trainers, monkeypatch, function):
     from checkpoint import load_params
 
     def spy(model, path, corpus_path, documents):

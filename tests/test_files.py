@@ -122,8 +122,8 @@ def test_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
 
 def test_error_about_a_name_of_two_lines_is_one_line():
     with pytest.raises(UserError) as error:
-        read_text("no\nsuch file")
-    assert str(error.value) == "no\\nsuch file: no such file"
+        read_text("no\nsuch\r\u2028file")
+    assert str(error.value) == "no\\nsuch\\r\\u2028file: no such file"
 
 
 def test_first_process_prints_and_every_process_reports_errors(monkeypatch, capsys):

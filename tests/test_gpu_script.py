@@ -58,7 +58,7 @@ def test_tiny_run_on_a_cpu_ends_well_and_is_not_rendered_as_a_gpus(tmp_path, res
     assert measured["parts"] == dict.fromkeys(gpu.PARTS, "ok") and record["experiment"] == "gpu_tiny"
     assert measured["tests"]["skipped"] > 0 == measured["tests"]["failed"]
     steps = [measured["step"][f"{variant}, not compiled"] for variant in VARIANTS]
-    assert all(step["milliseconds"] > 0 and step["percent_of_ceiling"] >= 0 and step["peak_mb"] > 0 for step in steps)
+    assert all(step["milliseconds"] > 0 and step["ceiling_tflops"] > 0 and step["peak_mb"] > 0 for step in steps)
     assert measured["fast"]["asked"] == 2 and measured["course"]["minutes_of_all_epochs"] > 0
     assert (ROOT / "results/speed.jsonl").read_bytes() == before
     table = leaderboard.rendered(PAGE, "page")
@@ -128,9 +128,9 @@ def test_processes_of_a_part_do_not_outlive_it(tmp_path):
     log.touch()
     os.mkfifo(fifo)
     end = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    code = f"import subprocess; subprocess.Popen(['sleep', '86400'], stdout=open({str(fifo)!r}, 'w'))"
+    code = f"import subprocess; subprocess.Popen(['sleep', '600'], stdout=open({str(fifo)!r}, 'w'))"
     assert gpu.run_part([sys.executable, "-c", code], 3600, str(log)).text == "ok"
-    readable, _, _ = select.select([end], [], [], 3600)  # its end: nobody is left who writes
+    readable, _, _ = select.select([end], [], [], 300)  # its end: nobody is left who writes
     assert readable and os.read(end, 1) == b""
     os.close(end)
 
@@ -154,12 +154,14 @@ def test_the_last_part_has_what_the_others_leave_of_nine_minutes(tmp_path, monke
     (tmp_path / "results").mkdir()
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     assert gpu.run_all(tmp_path, tiny=False)
-    assert limits == {"machine": 200, "tests": 120, "fast": 120, "course": 100, "step": 140} and gpu.SECONDS == 540
+    assert limits == {"machine": 200, "tests": 180, "fast": 120, "course": 100, "step": 140} and gpu.SECONDS == 540
 
 
 def test_a_run_that_is_stopped_leaves_a_record_of_its_finished_parts(tmp_path, monkeypatch):
     def run_part(command: list[str], limit: float, log: str) -> gpu.Outcome:
         if command[-1] == "course":
+            with open(log, "a") as file:
+                file.write('measured {"steps": 7}\n')
             raise KeyboardInterrupt
         return outcome_of(command[-1])
 
@@ -170,7 +172,7 @@ def test_a_run_that_is_stopped_leaves_a_record_of_its_finished_parts(tmp_path, m
         gpu.run_all(tmp_path, tiny=False)
     (record,) = read_records(str(tmp_path / "results/speed.jsonl"))
     assert record["status"] == "failed" and record["note"].endswith("course not finished; step not finished")
-    assert record["measured"]["fast"] == MEASURED["fast"]
+    assert record["measured"]["fast"] == MEASURED["fast"] and record["measured"]["course"] == {"steps": 7}
 
 
 def test_python_without_torch_is_named(tmp_path):

@@ -278,6 +278,8 @@ def test_report_row_says_what_all_lines_about_the_name_contain(text, name, place
 def test_question_with_another_wording_says_nothing_about_its_name():
     index = index_of("Jo Ek. Born in Cork.\nJo Ek Li. Born in Hull.")
     assert index.name_in("Jo Ek Li hails from?") == "Jo Ek Li" and index.name_in("Bo Ek hails from?") is None
+    for first, second in (("Jo Ek", "Bo Li"), ("Bo Li", "Jo Ek")):  # of two titles, the first in the question
+        assert index_of("Jo Ek. x\nBo Li. y").name_in(f"{first} or {second}?") == first
     rows = report_rows([("Bo hails from?", "Cork")], [None], ["Cork"], [0.5], [[]], index, None)
     assert rows[0].name_in_text is None and "\tNone\t" in as_table(rows)
     table = {line[:48].strip(): line[48:].split() for line in summary(rows).splitlines()}

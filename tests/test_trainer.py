@@ -82,6 +82,13 @@ def test_bar_and_curves_show_the_run(documents, capsys):
     assert writer.points["MFU (%)"][-1][1] == pytest.approx(100 * flops / trainer.throughput.ceiling)
 
 
+def test_epochs_may_be_set_after_the_trainer_is_made(documents, capsys):
+    trainer = Trainer(small_model(documents.vocab_size), documents, None, trainer_config(max_epochs=9))
+    trainer.config.max_epochs = 1
+    trainer.train()
+    assert "2/2" in capsys.readouterr().err and trainer.epoch == 1
+
+
 def test_ceiling_is_the_speed_of_a_matmul(monkeypatch):
     clock = accumulate(chain.from_iterable((0, seconds) for seconds in (3, 0.5, 2, 1)))  # the fastest counts
     monkeypatch.setattr("engine.time.perf_counter", lambda: next(clock))
