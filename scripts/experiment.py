@@ -524,9 +524,7 @@ def main() -> None:
     )
     parser.add_argument("--held_out", action="store_true", help="ask about a fifth of the training people")
     parser.add_argument(
-        "--every",
-        type=positive(int),
-        help="epochs between points of a curve; the parameters of each point are finetuned separately",
+        "--every", type=positive(int), help="epochs between points of a curve, each finetuned by itself"
     )
     parser.add_argument("--resume", action="store_true", help="continue an experiment that was stopped")
     arguments = parser.parse_intermixed_args()

@@ -352,7 +352,6 @@ class StateKeeper:
         An ignored signal stays ignored, as under nohup and in a shell's background jobs. Under torchrun later signals
         wait too, since torchrun forwards a signal that the terminal has already sent.
         """
-
         handlers = {}
 
         def restore() -> None:

@@ -222,10 +222,7 @@ class NameDataset(BatchDataset):
         lengths: list[int] = []  # of the rows, marks included
         for row, (question, place) in enumerate(self.data, 1):
             try:
-                ids += [
-                    *self.vocabulary.encode_marked(question),
-                    *self.vocabulary.encode_marked(place),
-                ]  # question MASK place MASK
+                ids += self.vocabulary.encode_marked(question) + self.vocabulary.encode_marked(place)
             except ValueError as error:
                 advice = "reword it, or add the character to the text and pretrain again"
                 raise UserError(f"{name}, line {row}: {error}; {advice}") from None

@@ -212,7 +212,6 @@ def test_recipe_decides_how_the_text_is_read(world, trainers, monkeypatch):
 
 
 def test_recipe_decides_what_finetuning_reads(world, trainers):
-
     write_params("a.params")
     common = "finetune vanilla wiki.txt --finetune_corpus_path birth_places_train.tsv --writing_params_path b"
     for recipe in ("fast", "open"):
