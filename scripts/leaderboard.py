@@ -363,7 +363,7 @@ TABLES = {
         row=id,  # one for each record
         columns={
             "changed": lambda records: changes(records) + (f"; {note}" if (note := records[0]["note"]) else ""),
-            "readings": value("settings", "pretrain_epochs"),
+            "epochs": value("settings", "pretrain_epochs"),
             "small world": only(percent, corpus="course-600"),
             "whole text": only(percent, corpus="course-training"),
             "seconds": value("seconds", "total"),
@@ -379,7 +379,7 @@ TABLES = {
         columns={
             "recipe": value("recipe"),
             "attention": value("variant"),
-            "readings in pretraining": value("settings", "pretrain_epochs"),
+            "epochs of pretraining": value("settings", "pretrain_epochs"),
             "in finetuning": rereadings,
             "pairs per document": lambda records: f"{records[0]['settings']['finetune_qa_per_document']:g}",
             "rate": lambda records: f"{records[0]['settings']['finetune_lr']:g}",
