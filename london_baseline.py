@@ -22,7 +22,7 @@ def main() -> None:
     questions = parse_questions(read_text(arguments.path), arguments.path)
     total, correct = count_places(questions, ["London"] * len(questions))
     if not total:
-        raise UserError(f"{arguments.path}: has no places to compare with; give questions with a tab and the place")
+        raise UserError(f"{arguments.path}: has no places to compare with; each line must be question<TAB>place")
     print(accuracy_line(total, correct))
     if arguments.outputs_path is not None:
         write_text(arguments.outputs_path, f"{100 * correct / total}\n")  # all digits, as the course's code

@@ -131,7 +131,7 @@ def percentage(name: str) -> float:
     with suppress(ValueError):
         if 0 <= (number := float(read_text(name))) <= 100:
             return number
-    raise UserError(f"{name}: does not hold one number from 0 to 100; {WRITE_LONDON}")
+    raise UserError(f"{name}: must contain one number from 0 to 100; {WRITE_LONDON}")
 
 
 def check_params(name: str) -> None:

@@ -306,7 +306,7 @@ class Measurement:
     def check_complete(self) -> None:
         """Raises UserError if the row was begun, and not all of its records were written."""
         if self.can_resume() and len(self.recorded_relations()) < len(self.row.relations):
-            raise UserError(f"{self.folder}: was begun and not finished; give --resume, or remove the folder")
+            raise UserError(f"{self.folder}: is an unfinished run; continue it with --resume, or remove the folder")
 
     def forget(self) -> None:
         """Removes what an earlier run of this row left, so that --resume does not take it for a part of this run."""
@@ -366,7 +366,7 @@ class Measurement:
         relations, resume = self.row.relations, self.arguments.resume
         recorded = self.recorded_relations() if resume else []
         if len(recorded) == len(relations):
-            print(f"{self.folder}: its records were written; --resume does not measure it again")
+            print(f"{self.folder}: already recorded; --resume skips it")
             return
         resumed = resume and self.can_resume()
         notes = ["resumed, so its times are not known"] if resumed else []

@@ -186,10 +186,10 @@ def load_params(
 # what to say of a file that was trained with another value of a field of GPTConfig
 MISMATCHES = {
     "variant": "was trained as {value}, not {wanted}; give '{value}'",
-    "vocab_size": "was trained on a vocabulary of {value} characters, {text} has {wanted}; give the text that it was "
-    "pretrained on",
+    "vocab_size": "was trained on a vocabulary of {value} characters, but {text} has {wanted}; give the text that it "
+    "was pretrained on",
     "bottleneck_dim": "was trained with --bottleneck_dim {value}, not {wanted}; give that option",
-    "block_size": "has a block_size of {value}, this project one of {wanted}",
+    "block_size": "has block_size {value}, but this project uses {wanted}",
 }
 
 

@@ -435,15 +435,15 @@ class TextSummary:
         if not self.unread:
             return line
         return (
-            f"{line}; {percent(self.unread, self.characters)} of the text lies beyond the first {self.max_length} "
-            "characters of a line, which the course's recipe never reads"
+            f"{line}; the course's recipe reads only the first {self.max_length} characters of a line, and never sees "
+            f"{percent(self.unread, self.characters)} of the text"
         )
 
     def coverage_line(self) -> str:
         """How many documents have a title, how many are about the people of the pairs, and how many questions fit."""
         return (
             f"titles: {self.titled:,} of {count(self.documents - self.empty, 'line')}; "
-            f"{count(self.about_people, 'line')} about people of the pairs; "
+            f"{count(self.about_people, 'line')} about people in the pairs; "
             f"{self.fit.fits:,} of {count(self.fit.rows, 'question')} fit '{self.fit.template}'"
         )
 
@@ -456,19 +456,19 @@ class TextSummary:
         lines = []
         if not self.found:
             raise UserError(
-                f"{text}: no line is about any of the people in {pairs}; begin each line with the name as the question "
-                f"has it, or check the wording '{self.fit.template}' (--question)"
+                f"{text}: no line is about any of the people in {pairs}; begin each line with the name as it is "
+                f"spelled in the question, or check the wording '{self.fit.template}' (--question)"
             )
         if self.fit.fits < 0.9 * self.fit.rows:
             lines.append(
                 f"warning: {pairs}: only {self.fit.fits:,} of {count(self.fit.rows, 'question')} fit "
-                f"'{self.fit.template}', line {self.fit.first_misfit[0]} does not; "
+                f"'{self.fit.template}' (line {self.fit.first_misfit[0]} does not); "
                 "word all questions alike, or give the wording with --question"
             )
         if 2 * self.found < self.people:
             lines.append(
                 f"warning: {text}: only {self.found:,} of {self.people:,} people in {pairs} have a line about them; "
-                "begin each line with the name as the question has it"
+                "begin each line with the name as it is spelled in the question"
             )
         return lines
 

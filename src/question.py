@@ -264,7 +264,7 @@ def parse_questions(text: str, name: str = "data") -> list[tuple[str, str | None
         if with_places != bool(places):
             found, first = ("a", "none") if places else ("no", "one")
             raise UserError(
-                f"{name}, line {number}: {found} tab, but line 1 has {first}; give every line an answer, or no line"
+                f"{name}, line {number}: {found} tab, but line 1 has {first}; give an answer in every line or in none"
             )
         if places == [""]:
             raise UserError(f"{name}, line {number}: no answer after the tab")

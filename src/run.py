@@ -110,7 +110,7 @@ OPTIONS = {
         *TRAINING,
         elsewhere="ignore",
         type=positive(int),
-        help="micro-batch size (per thread on a CPU); lower it to save memory. The batch stays the same",
+        help="rows of a micro-batch (on a CPU, of each thread); lower it to save memory. The batch stays the same",
     ),
     "checkpoint_minutes": option(
         *TRAINING, elsewhere="ignore", type=positive(float), default=5.0, help="minutes between checkpoints"
@@ -146,7 +146,7 @@ REQUIRED = {
 def parser_of(function: str) -> Parser:
     """The parser of one function. It takes every option, and its help shows those that apply."""
     parser = Parser(FUNCTIONS[function], prog=f"run.py {function}")
-    parser.add_argument("variant", choices=VARIANTS, help="which model")
+    parser.add_argument("variant", choices=VARIANTS, help="model variant")
     parser.add_argument("pretrain_corpus_path", help="the text, one document per line; it defines the vocabulary")
     if function == "ask":
         parser.add_argument(

@@ -128,7 +128,9 @@ def process_group(device: str) -> Iterator[int]:
         return
     for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         if name not in os.environ:
-            raise UserError(f"WORLD_SIZE is set, {name} is not; start several processes with torchrun, or unset it")
+            raise UserError(
+                f"WORLD_SIZE is set but {name} is not; start the processes with torchrun, or unset WORLD_SIZE"
+            )
     if device == "mps":
         raise UserError("torchrun: several processes cannot share this GPU; give --device cpu")
     if device == "cuda":
@@ -220,7 +222,7 @@ def check_text(run: Run, setup: Setup) -> None:
         if missing is not None and template != COURSE_TEMPLATE:  # given with --question
             raise UserError(f"{path}: cannot be asked '{template}': {missing}; add a line that has it")
         if not any(mark in documents.stoi for mark in QUESTION_MARKS):
-            print(f"warning: {path}: has no question mark, so no question with one can be asked", file=sys.stderr)
+            print(f"warning: {path}: has no question mark, so no question may have one, either", file=sys.stderr)
     if 2 * sum("\t" in document for document in documents.data) > len(documents):
         print(f"warning: {path}: most lines have tabs; is it a file of questions?", file=sys.stderr)
 

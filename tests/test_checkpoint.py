@@ -161,8 +161,8 @@ def test_record_with_unknown_values_is_refused(world, documents, wrong):
         (config("synthesizer"), config("perceiver"), "trained as synthesizer, not perceiver"),
         (config("perceiver"), config("vanilla"), "trained as perceiver, not vanilla"),
         (config("perceiver"), config("perceiver", bottleneck_dim=4), "--bottleneck_dim 8, not 4"),
-        (config("vanilla"), config("vanilla", vocab_size=21), "vocabulary of 20 characters, wiki.txt has 21"),
-        (GPTConfig(20, 32, 3, 2, 16), config("vanilla"), "block_size of 32, this project one of 24"),
+        (config("vanilla"), config("vanilla", vocab_size=21), "vocabulary of 20 characters, but wiki.txt has 21"),
+        (GPTConfig(20, 32, 3, 2, 16), config("vanilla"), "block_size 32, but this project uses 24"),
         (GPTConfig(20, 24, 2, 2, 16), config("vanilla"), "not the parameters of a vanilla model"),
     ],
 )

@@ -280,7 +280,7 @@ def test_london_baseline(world):
         )
     words = ["birth_test_inputs.tsv", "--outputs_path", "london.txt"]
     result = command(str(ROOT / "london_baseline.py"), *words, cwd=world)
-    problem = "birth_test_inputs.tsv: has no places to compare with; give questions with a tab and the place"
+    problem = "birth_test_inputs.tsv: has no places to compare with; each line must be question<TAB>place"
     assert (result.returncode, result.stderr) == (2, f"london_baseline.py: error: {problem}\n")
     torch.save({}, world / "a.params")
     result = command(str(ROOT / "london_baseline.py"), "--outputs_path", "a.params", cwd=world)
@@ -328,7 +328,7 @@ def test_text_whose_model_cannot_be_asked_is_named_before_pretraining(world, cap
     pretrain = "pretrain vanilla {} --recipe open --pretrain_epochs 1 --writing_params_path q"
     Path("no_mark.txt").write_text(WIKI.replace("?", ";"), encoding="utf-8")
     run.main(pretrain.format("no_mark.txt").split())
-    warning = "warning: no_mark.txt: has no question mark, so no question with one can be asked\n"
+    warning = "warning: no_mark.txt: has no question mark, so no question may have one, either\n"
     assert warning in capsys.readouterr().err
     with pytest.raises(
         UserError, match=r"^no_mark\.txt: cannot be asked 'Born {name}\?': the character '\?' \(U\+003F"
@@ -427,7 +427,7 @@ def test_accuracy_of_a_pretraining_without_questions_gets_a_warning(world, capsy
 def test_pretraining_says_how_the_pairs_fit_the_text_and_refuses_those_about_nobody_in_it(world, capsys):
     words = "pretrain vanilla wiki.txt --recipe fast --pretrain_epochs 1 --writing_params_path q --finetune_corpus_path"
     run.main([*words.split(), "pairs.tsv"])
-    fit = "titles: 6 of 6 lines; 6 lines about people of the pairs; 6 of 6 questions fit 'Where was {name} born?'"
+    fit = "titles: 6 of 6 lines; 6 lines about people in the pairs; 6 of 6 questions fit 'Where was {name} born?'"
     assert fit in capsys.readouterr().out
     pairs = "Where was Alan Kahlo born?\tLondon\nWhere was Frida Turing born?\tLondon\n"
     Path("other.tsv").write_text(pairs, encoding="utf-8")
@@ -537,7 +537,7 @@ def test_lines_are_cut_in_the_recipe_of_the_course_alone(world, capsys):
         options = ["--recipe", recipe, "--pretrain_epochs", "1", "--writing_params_path", recipe]
         pairs = ["--finetune_corpus_path", "pairs.tsv"] if RECIPES[recipe].pretrains_on_pairs else []
         run.main(["pretrain", "vanilla", "long.txt", *options, *pairs])
-        assert ("of the text lies beyond" in capsys.readouterr().out) == recipe.startswith("course")
+        assert ("never sees" in capsys.readouterr().out) == recipe.startswith("course")
 
 
 def test_option_without_effect_gets_a_warning(capsys):
@@ -665,9 +665,7 @@ def test_mistake_is_one_line_and_exit_code_2(world, capsys, words, message):
 def test_several_processes_need_torchrun_and_a_device_each(world, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     pretrain = f"pretrain vanilla wiki.txt {TRAIN}".split()
-    with pytest.raises(
-        UserError, match=r"^WORLD_SIZE is set, RANK is not; start several processes with torchrun, or u"
-    ):
+    with pytest.raises(UserError, match=r"^WORLD_SIZE is set but RANK is not; start the processes with torchrun, or u"):
         run.main(pretrain)
     for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")

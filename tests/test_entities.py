@@ -277,11 +277,11 @@ def test_summary_counts_documents_and_what_is_never_read():
     summary = summarize(["a" * 200, "", " ", "b" * 50], 100)
     assert (summary.documents, summary.empty, summary.characters, summary.unread) == (4, 2, 251, 100)
     assert summary.size_line() == (
-        "4 documents, 2 empty; 40 % of the text lies beyond the first 100 characters of a line, "
-        "which the course's recipe never reads"
+        "4 documents, 2 empty; the course's recipe reads only the first 100 characters of a line, and never sees "
+        "40 % of the text"
     )
     assert summarize(["short"], 100).size_line() == "1 document"
-    assert "; 0.2 % of" in summarize(["a" * 502, "b" * 498], 500).size_line()
+    assert "never sees 0.2 % of" in summarize(["a" * 502, "b" * 498], 500).size_line()
 
 
 def test_summary_counts_titles_people_and_questions():
@@ -289,7 +289,7 @@ def test_summary_counts_titles_people_and_questions():
     summary = summary_of(lines, ["Ada Ek", "Bo Li", "Di Roe"])
     assert (summary.titled, summary.people, summary.found, summary.about_people) == (3, 3, 2, 3)
     assert summary.coverage_line() == (
-        "titles: 3 of 4 lines; 3 lines about people of the pairs; 3 of 3 questions fit 'Where was {name} born?'"
+        "titles: 3 of 4 lines; 3 lines about people in the pairs; 3 of 3 questions fit 'Where was {name} born?'"
     )
     assert summary.warnings("wiki.txt", "pairs.tsv") == []
 
@@ -306,7 +306,7 @@ def test_few_lines_about_the_people_of_the_pairs_give_a_warning_and_none_an_erro
     (warning,) = summary_of(["Ada Ek. Born in Rome", "x"], names).warnings("wiki.txt", "pairs.tsv")
     assert warning == (
         "warning: wiki.txt: only 1 of 3 people in pairs.tsv have a line about them; "
-        "begin each line with the name as the question has it"
+        "begin each line with the name as it is spelled in the question"
     )
     with pytest.raises(UserError, match=r"^wiki\.txt: no line is about any of the people in pairs\.tsv; begin each"):
         summary_of(["Ek, Ada. Born in Rome"], names).warnings("wiki.txt", "pairs.tsv")
@@ -317,7 +317,7 @@ def test_few_questions_that_fit_give_a_warning():
     pairs = [(question, "Rome") for question in questions]
     (warning,) = summarize(lines, 112, pairs, fit_template(COURSE_TEMPLATE, questions)).warnings("w", "pairs.tsv")
     assert warning == (
-        "warning: pairs.tsv: only 1 of 3 questions fit 'Where was {name} born?', line 1 does not; "
+        "warning: pairs.tsv: only 1 of 3 questions fit 'Where was {name} born?' (line 1 does not); "
         "word all questions alike, or give the wording with --question"
     )
     for misfits in (1, 2):

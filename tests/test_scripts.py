@@ -220,7 +220,7 @@ def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
     monkeypatch.setattr(experiment.Measurement, "finetune_and_answer", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         main()
-    with pytest.raises(UserError, match=r": was begun and not finished; give --resume, or remove the folder$"):
+    with pytest.raises(UserError, match=r": is an unfinished run; continue it with --resume, or remove the folder$"):
         main()
     monkeypatch.setattr(experiment.Measurement, "finetune_and_answer", answer)
     (pretrained,) = Path("experiments").glob("run,*/pretrain.params")
@@ -232,7 +232,7 @@ def test_experiment_continues_where_it_was_stopped(world, monkeypatch, capsys):
     assert pretrained.stat().st_mtime_ns == before and (record["seconds"], record["commit"]) == ({}, "0123456")
     assert record["note"] == "with changes that were not committed; resumed, so its times are not known"
     main("--resume")
-    assert len(read_records("experiments/results.jsonl")) == 1 and "its records were written" in capsys.readouterr().out
+    assert len(read_records("experiments/results.jsonl")) == 1 and "already recorded" in capsys.readouterr().out
     monkeypatch.setattr(experiment.Measurement, "run", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):  # a new run, stopped in an earlier row
         main()

@@ -95,7 +95,7 @@ def test_submission_of_the_rope_years(submission):
     assert result.stderr.endswith(f"1 file is missing: {london}; write {london} with: {way_out}\n")
     (submission / london).write_text("Correct: 2.0 out of 6.0: 33.33%\n")
     result = collect(submission)
-    assert result.returncode == 2 and f"{london}: does not hold one number from 0 to 100; write" in result.stderr
+    assert result.returncode == 2 and f"{london}: must contain one number from 0 to 100; write" in result.stderr
     command(str(ROOT / "london_baseline.py"), *way_out.split()[2:], cwd=submission)
     assert float((submission / london).read_text()) == pytest.approx(100 * 2 / 6)
     result = collect(submission)
