@@ -283,12 +283,17 @@ def run_part(command: list[str], limit: float, log: str) -> Outcome:
             os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
         process.wait(5)  # a process that waits for a broken driver may not die
-    printed = read_bytes(log)[begins:].decode(errors="replace")
+    printed = printed_since(begins, log)
     if text != "ok":
         text += f": {last_line(printed)}"
         if process.returncode is not None and process.returncode < 0 and text.startswith("failed"):
             text += f" (signal {-process.returncode})"
     return Outcome(text, time.monotonic() - started, measurements_in(printed))
+
+
+def printed_since(begins: int, log: str) -> str:
+    """What has been printed to the log since it had that many bytes."""
+    return read_bytes(log)[begins:].decode(errors="replace")
 
 
 def last_line(printed: str) -> str:
@@ -389,14 +394,14 @@ def run_all(folder: Path, tiny: bool) -> bool:
     if not machine.measured["has_gpu"] and not tiny:
         tiny = True
         say("no GPU: all sizes are tiny, and the figures mean nothing")
-    outcomes = {"machine": machine} | {name: Outcome("not finished", 0.0, {}) for name in PARTS if name != "machine"}
+    others = [name for name in PARTS if name != "machine"]
+    outcomes = {"machine": machine} | {name: Outcome("not finished", 0.0, {}) for name in others}
     try:
-        for name in list(outcomes)[1:]:
+        for name in others:
             begins = os.path.getsize(log)
             outcomes[name] = run(name)
     except BaseException:  # Ctrl-C, say, in this part
-        printed = read_bytes(log)[begins:].decode(errors="replace")
-        outcomes[name] = Outcome("not finished", 0.0, measurements_in(printed))
+        outcomes[name] = Outcome("not finished", 0.0, measurements_in(printed_since(begins, log)))
         raise
     finally:
         record = record_of_parts(outcomes, tiny)
