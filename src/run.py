@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from cli import Parser, UserError, exit_on_user_error, positive, raise_on_interrupt, seed
 from inputs import read_inputs
-from recipe import RECIPES, TRAINING, VARIANTS, Recipe, Run
+from recipe import RECIPES, TRAINING, VARIANTS, Run
 
 FUNCTIONS = {
     "pretrain": "read the text with spans masked out, and write the parameters",
@@ -41,7 +41,7 @@ class Option(NamedTuple):
     """An option of some of the functions."""
 
     functions: tuple[str, ...]
-    elsewhere: str  # what the other functions do about it: refuse, warn or ignore
+    elsewhere: str  # what the other functions do about it: refuse or warn
     kwargs: dict[str, Any]  # for argparse
 
 
@@ -75,7 +75,7 @@ OPTIONS = {
     ),
     "recipe": option(
         *TRAINING,
-        elsewhere="ignore",
+        elsewhere="warn",
         choices=RECIPES,
         default="course",
         help="training settings; README.md compares the recipes",
@@ -92,7 +92,7 @@ OPTIONS = {
     "bottleneck_dim": option(
         *FUNCTIONS, type=positive(int), default=32, help="length of the perceiver's inner sequence"
     ),
-    "seed": option(*TRAINING, elsewhere="ignore", type=seed, default=0, help="random seed"),
+    "seed": option(*TRAINING, elsewhere="warn", type=seed, default=0, help="random seed"),
     "device": option(
         *FUNCTIONS,
         choices=["auto", "cpu", "cuda", "mps"],
@@ -101,29 +101,29 @@ OPTIONS = {
     ),
     "precision": option(
         *TRAINING,
-        elsewhere="ignore",
+        elsewhere="warn",
         choices=["auto", "fp32", "bf16"],
         default="auto",
         help="precision of matmuls; auto: bf16 on CUDA GPUs and on x86 CPUs with AVX-512 BF16, otherwise fp32",
     ),
     "micro_batch_rows": option(
         *TRAINING,
-        elsewhere="ignore",
+        elsewhere="warn",
         type=positive(int),
         help="rows of a micro-batch (on a CPU, of each thread); lower it to save memory. The batch stays the same",
     ),
     "checkpoint_minutes": option(
-        *TRAINING, elsewhere="ignore", type=positive(float), default=5.0, help="minutes between checkpoints"
+        *TRAINING, elsewhere="warn", type=positive(float), default=5.0, help="minutes between checkpoints"
     ),
     "resume": option(*TRAINING, action="store_true", help="resume the run that was stopped or killed"),
     "keep_every": option(
         *TRAINING, type=positive(int), help="keep the parameters every N epochs, as WRITING_PARAMS_PATH.EPOCH"
     ),
-    "tb_folder": option(*TRAINING, "evaluate", elsewhere="ignore", default="expt", help="where TensorBoard's files go"),
+    "tb_folder": option(*TRAINING, "evaluate", elsewhere="warn", default="expt", help="where TensorBoard's files go"),
     "tb_expt_name": option(
         *TRAINING,
         "evaluate",
-        elsewhere="ignore",
+        elsewhere="warn",
         default="run",
         help="name of the run in TensorBoard, a folder in --tb_folder",
     ),
@@ -173,8 +173,8 @@ def parse(argv: list[str]) -> Run:
     function = function_of(argv)
     parser = parser_of(function)
     given = vars(parser.parse_intermixed_args(argv[1:]))
+    check_options(parser, function, given)
     recipe = RECIPES[given.pop("recipe")]
-    check_options(parser, function, recipe, given)
     changes = {name: given.pop(name) for name in RECIPE_OPTIONS}
     changes = {n: value for n, value in changes.items() if value is not None and function in OPTIONS[n].functions}
     if "finetune_epochs" in changes and not given["reading_params_path"]:
@@ -206,14 +206,15 @@ def function_of(argv: list[str]) -> str:
     return function
 
 
-def check_options(parser: Parser, function: str, recipe: Recipe, given: dict[str, Any]) -> None:
+def check_options(parser: Parser, function: str, given: dict[str, Any]) -> None:
     """Raises UserError for an option that does not apply to the function, and for one that is missing."""
     for name, (functions, elsewhere, _) in OPTIONS.items():
-        if function in functions or elsewhere == "ignore" or given[name] == parser.get_default(name):
+        if function in functions or given[name] == parser.get_default(name):
             continue
         if elsewhere == "refuse":
             parser.error(f"--{name} does not apply to {function}")
         print(f"warning: --{name} has no effect in {function}", file=sys.stderr)
+    recipe = RECIPES[given["recipe"]]
     required = REQUIRED[function] + ["finetune_corpus_path"] * (function == "pretrain" and recipe.pretrains_on_pairs)
     missing = [f"--{name}" for name in required if not given[name]]
     if missing:

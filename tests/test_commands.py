@@ -555,6 +555,24 @@ def test_option_without_effect_gets_a_warning(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("function", ["pretrain", "finetune", "evaluate", "ask"])
+def test_option_of_another_function_is_refused_or_gets_a_warning(function, capsys):
+    needed = {"pretrain": PRETRAIN, "finetune": TRAIN, "evaluate": EVALUATE, "ask": "--reading_params_path a"}[function]
+    words = f"{function} perceiver wiki.txt {needed}".split()
+    values = {"recipe": "open", "question": "Was {name} born?", "device": "cpu", "precision": "fp32"}
+    for name, option in run.OPTIONS.items():
+        if function in option.functions:
+            continue
+        value = [] if option.kwargs.get("action") else [values.get(name, "7")]
+        try:
+            run.parse([*words, f"--{name}", *value])
+        except UserError as error:
+            assert option.elsewhere == "refuse" and str(error).startswith(f"--{name} does not apply to {function}")
+        else:
+            assert option.elsewhere == "warn"
+            assert capsys.readouterr().err == f"warning: --{name} has no effect in {function}\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
