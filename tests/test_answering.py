@@ -4,9 +4,11 @@ import io
 import itertools
 import json
 import math
+import shutil
 import sys
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -307,20 +309,36 @@ def test_accuracy_is_measured_about_twenty_times_a_run_and_at_its_end(documents,
     assert len(measured) == times and set(measured) == {100 * 2 / 6} and said[-1]
 
 
+@pytest.fixture(scope="module")
+def trained_folder(tmp_path_factory):
+    """Where the tests below find the parameters a, which know the pairs: training is what takes the time."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        Path("wiki.txt").write_text(WIKI, encoding="utf-8")
+        Path("pairs.tsv").write_text(PAIRS, encoding="utf-8")
+        words = "finetune vanilla wiki.txt --finetune_corpus_path pairs.tsv --writing_params_path a"
+        run.main([*words.split(), "--finetune_epochs", "40", "--finetune_lr", "1e-3"])
+    return folder
+
+
 @pytest.fixture
-def trained(world):
-    """The world with parameters that know its pairs, in the file a."""
-    words = "finetune vanilla wiki.txt --finetune_corpus_path pairs.tsv --writing_params_path a --finetune_epochs 40"
-    run.main([*words.split(), "--finetune_lr", "1e-3"])
+def trained(world, trained_folder):
+    """The world with the parameters a."""
+    for name in ("a", "a.json"):
+        shutil.copy(trained_folder / name, world)
     return world
 
 
-def test_ask_and_report(trained, capsys, monkeypatch):
-    """One trained model for both: training is what takes the time."""
-    common = ["vanilla", "wiki.txt", "--reading_params_path", "a"]
-    capsys.readouterr()
+ANSWERED_BY = ["vanilla", "wiki.txt", "--reading_params_path", "a"]
+ASK = ["ask", *ANSWERED_BY]
+REPORT = ["--eval_corpus_path", "asked.tsv", "--outputs_path", "out", "--report_path", "report.tsv"]
+EVALUATE = ["evaluate", *ANSWERED_BY, *REPORT]
+
+
+def test_ask_prints_a_row_for_each_name(trained, capsys):
     decomposed = unicodedata.normalize("NFD", "Björk")
-    run.main(["ask", *common, "Björk", "Alan\nKahlo", "王", " Björk ", "Where was Björk born?", "björk", decomposed])
+    run.main([*ASK, "Björk", "Alan\nKahlo", "王", " Björk ", "Where was Björk born?", "björk", decomposed])
     header, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
     assert header == COLUMNS and all(len(r) == len(header) for r in rows)
     assert header[:7] == ["name", "answer", "probability", "lines", "line", "text", "reason"]
@@ -332,54 +350,71 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     assert rows[2][6].startswith("the character '王' (U+738B) is not in the pretraining text")
     assert rows[5][0] == "björk" and rows[5][6] == "" and rows[5][-1] == "Björk"
     assert "(U+0308)" in rows[6][6] and "(Unicode form NFC)" in rows[6][6] and rows[6][-1] == "Björk"
-    run.main(["ask", *common, "Where was Björk born?".lower()])
+    run.main([*ASK, "Where was Björk born?".lower()])
     assert capsys.readouterr().out.splitlines()[1].startswith("where was björk born?\t")
-    for empty in ("", " ", "\u3000"):
-        with pytest.raises(UserError, match=r"^NAME: a name is empty"):
-            run.main(["ask", *common, "Björk", empty])
-    capsys.readouterr()
 
-    monkeypatch.setattr("sys.stdin", io.StringIO(WIKI))  # any lines are names
-    run.main(["ask", *common])
-    assert len(capsys.readouterr().out.splitlines()) == 1 + len(PAIRS.splitlines())
 
-    with monkeypatch.context() as patched:
-        patched.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
-        run.main(["ask", *common, "Łukasz Björk"])
-        sys.stdout.flush()
-        assert sys.stdout.buffer.getvalue().decode("utf-8").splitlines()[1].startswith("Łukasz Björk\t")
+@pytest.mark.parametrize("empty", ["", " ", "\u3000"])
+def test_ask_refuses_an_empty_name(trained, empty):
+    with pytest.raises(UserError, match=r"^NAME: a name is empty"):
+        run.main([*ASK, "Björk", empty])
+
+
+def test_ask_writes_utf_8_in_any_locale(trained, monkeypatch):
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    run.main([*ASK, "Łukasz Björk"])
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue().decode("utf-8").splitlines()[1].startswith("Łukasz Björk\t")
+
+
+def test_ask_reads_names_from_standard_input(trained, capsys, monkeypatch):
+    documents = WIKI.splitlines()[:2]  # any lines are names
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(documents)))
+    run.main(ASK)
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()[1:]] == documents
 
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), "utf-8"))
     with pytest.raises(UserError, match=r"^standard input, line 1: not UTF-8; give the names in UTF-8$"):
-        run.main(["ask", *common])
+        run.main(ASK)
     marked = io.TextIOWrapper(io.BytesIO("\ufeffBjörk\r\n\r\nAlan Turing\r\n".encode()), "ascii")  # any locale
     monkeypatch.setattr("sys.stdin", marked)
     capsys.readouterr()
-    run.main(["ask", *common])
+    run.main(ASK)
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["Björk", "Alan Turing"]
+
+
+def test_ask_prompts_at_a_terminal(trained, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("\nBjörk\n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    capsys.readouterr()
-    run.main(["ask", *common])
+    run.main(ASK)
     said = capsys.readouterr()
     assert said.err.count("Who? (Ctrl-D to end) ") == 1
     assert said.err.count("Who? ") == 3 and said.err.endswith("Who? \n")
     assert len(said.out.splitlines()) == 2  # the prompts are not part of a file
 
+
+def test_ask_explains_its_answers_on_a_terminal(trained, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    run.main(["ask", *common, "Björk", "Alan Kahlo", "björk"])
+    run.main([*ASK, "Björk", "Alan Kahlo", "björk"])
     shown = capsys.readouterr().out
     assert "\033[1mBjörk\033[0m" in shown and "wiki.txt, line 2, contains the answer" in shown
     assert shown.count("not in wiki.txt, so any answer is made up") == 1
     assert "in wiki.txt as 'Björk', line 2; ask for it in that form" in shown
     monkeypatch.setenv("NO_COLOR", "1")
-    run.main(["ask", *common, "Björk"])
+    run.main([*ASK, "Björk"])
     assert "\033" not in capsys.readouterr().out
 
+
+@pytest.fixture
+def asked(trained):
+    """The trained world with questions, one of them about somebody who is not in the text."""
     (trained / "asked.tsv").write_text(PAIRS + "Where was Alan Kahlo born?\tLondon\n", encoding="utf-8")
-    evaluate = ["--eval_corpus_path", "asked.tsv", "--outputs_path", "out", "--report_path", "report.tsv"]
-    run.main(["evaluate", *common, *evaluate, "--finetune_corpus_path", "pairs.tsv"])
+    return trained
+
+
+def test_report_says_what_the_text_and_the_pairs_have(asked, capsys):
+    run.main([*EVALUATE, "--finetune_corpus_path", "pairs.tsv"])
     said = capsys.readouterr().out
     table = {line[:48].strip(): line[48:].split() for line in said.splitlines()}
     assert table["a line about the person contains the answer"] == ["6", "6", "100.0"]
@@ -389,45 +424,49 @@ def test_ask_and_report(trained, capsys, monkeypatch):
     assert report[1]["prediction"] == report[1]["truth"] == "Reykjavík" and report[1]["correct"] == "True"
     assert report[1]["truth_in_line"] == report[1]["prediction_in_line"] == report[1]["prediction_trained_on"] == "True"
     assert report[6]["name_in_text"] == "False" and float(report[1]["margin"]) > 0
-    run.main(["evaluate", *common, *evaluate])
+    run.main(EVALUATE)
     assert read_text("report.tsv").splitlines()[1].endswith("\tNone")
-    (trained / "other.tsv").write_text("Where was 王 born?\tReykjavík\n", encoding="utf-8")  # never asked
-    run.main(["evaluate", *common, *evaluate, "--finetune_corpus_path", "other.tsv"])
+    (asked / "other.tsv").write_text("Where was 王 born?\tReykjavík\n", encoding="utf-8")  # never asked
+    run.main([*EVALUATE, "--finetune_corpus_path", "other.tsv"])
     assert read_text("report.tsv").splitlines()[2].endswith("\tTrue")
 
-    (trained / "report.tsv").unlink()
-    (trained / ".report.tsv.1.part").touch()  # of a run that was killed
+
+def test_report_is_written_after_standard_error_has_closed(asked, monkeypatch):
+    (asked / ".report.tsv.1.part").touch()  # of a run that was killed
 
     def with_a_bar(function: Callable) -> Callable:
         return lambda *words, **options: print("0 questions", file=sys.stderr) or function(*words, **options)
 
-    with monkeypatch.context() as patched:
-        for function in (answer, likeliest_answers):
-            patched.setattr(steps, function.__name__, with_a_bar(function))
-        patched.setattr(sys, "stderr", SimpleNamespace(write=Mock(side_effect=BrokenPipeError), flush=Mock()))
-        run.main(["evaluate", *common, *evaluate])
-        assert sys.stderr.write.called
-    assert read_text("report.tsv").count("\n") == 8 and not (trained / ".report.tsv.1.part").exists()
+    for function in (answer, likeliest_answers):
+        monkeypatch.setattr(steps, function.__name__, with_a_bar(function))
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=Mock(side_effect=BrokenPipeError), flush=Mock()))
+    run.main(EVALUATE)
+    assert sys.stderr.write.called
+    assert read_text("report.tsv").count("\n") == 8 and not (asked / ".report.tsv.1.part").exists()
 
+
+def test_report_counts_near_misses(trained, capsys):
     (trained / "asked.tsv").write_text(PAIRS.replace("Reykjavík", "REYKJAVÍK"), encoding="utf-8")
-    capsys.readouterr()
-    run.main(["evaluate", *common, *evaluate])
+    run.main(EVALUATE)
     assert capsys.readouterr().out.count(f"{near_misses_line(1)}\n") == 2  # with the summary
 
+
+def test_pictures_that_cannot_be_written_are_reported(asked, monkeypatch):
+    close = SummaryWriter.close
+
     def fails(writer):
+        close(writer)
         raise OSError(28, "No space left on device")
 
-    with (
-        monkeypatch.context() as patched,
-        pytest.raises(UserError, match=r"^expt: the pictures .*No space left on dev"),
-    ):
-        patched.setattr(SummaryWriter, "close", fails)
-        run.main(["evaluate", *common, *evaluate])
+    monkeypatch.setattr(SummaryWriter, "close", fails)
+    with pytest.raises(UserError, match=r"^expt: the pictures .*No space left on dev"):
+        run.main(EVALUATE)
+
+
+def test_report_of_questions_that_cannot_be_asked(trained):
     (trained / "asked.tsv").write_text("Where was 王 born?\tLondon\n", encoding="utf-8")
-    run.main(["evaluate", *common, *evaluate])  # no question can be asked
+    run.main(EVALUATE)
     assert read_text("report.tsv").splitlines()[1].startswith("Where was 王 born?\t\t")
     (trained / "asked.tsv").write_text("Where was Björk born?\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"asked.tsv: has no answers; --report_path needs them to compare with"):
-        run.main(["evaluate", *common, *evaluate])
-    with pytest.raises(UserError, match=r"unrecognized arguments: Björk; see --help"):
-        run.main(["pretrain", "vanilla", "wiki.txt", "--writing_params_path", "b", "Björk"])
+        run.main(EVALUATE)

@@ -613,6 +613,7 @@ def test_option_of_another_function_is_refused_or_gets_a_warning(function, capsy
             f"pretrain vanilla wiki.txt {PRETRAIN} --tb_expt_name ../wiki.txt/x",
             "wiki.txt is a file, not a folder; name another with --tb_folder",
         ),
+        (f"pretrain vanilla wiki.txt {PRETRAIN} Björk", "unrecognized arguments: Björk; see --help"),
         ("pretrain vanilla wiki.txt --writing_params_path sub/../wiki.txt", "sub/../wiki.txt: would overwrite another"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path a.params", "a.params: would overwrite another file"),
         (f"evaluate rope wiki.txt {EVALUATE} --report_path ./p", "./p: would overwrite another file"),
