@@ -41,17 +41,17 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
     `places` are known to be entities; if most of them begin with a small letter, phrases are entities, too. `names` are
     known to be people: a text without a title that begins with one of them is about that person.
     """
-    pattern, common = entity_pattern(places), lowercase_words(texts)
-    subjects = Subjects(names, texts, places, common)
+    pattern, lowercase = entity_pattern(places), lowercase_words(texts)
+    subjects = Subjects(names, texts, places, lowercase)
     documents = []
     for text in texts:
         title, subject = subjects.of(text)
-        entities = find_entities(text, title, pattern, common, subject)
+        entities = find_entities(text, title, pattern, lowercase, subject)
         documents.append(Document(text, title, subject, entities, (1.0,) * len(entities)))
     guesses = guess_subjects(documents, subjects.known.names, places) if subjects.untitled else {}
     for i, guess in guesses.items():
         text = documents[i].text
-        entities = find_entities(text, 0, pattern, common, guess)
+        entities = find_entities(text, 0, pattern, lowercase, guess)
         documents[i] = Document(text, 0, guess, entities, (1.0,) * len(entities))
     # in Georgian, small letters have no capital form in titles, so islower() would not do
     in_lower_case = 2 * sum(place[:1] != place[:1].title() for place in places) > len(places)
@@ -91,9 +91,9 @@ class Subjects:
     """
 
     def __init__(
-        self, names: Iterable[str], texts: Sequence[str], places: Collection[str] = (), common: Collection[str] = ()
+        self, names: Iterable[str], texts: Sequence[str], places: Collection[str] = (), lowercase: Collection[str] = ()
     ) -> None:
-        self.known, self.places, self.common = Names(names), places, common
+        self.known, self.places, self.lowercase = Names(names), places, lowercase
         self.name_words = set(chain.from_iterable(map(split_words, self.known.names)))
 
         following: Counter[str] = Counter()  # the words and marks that come after known names
@@ -147,7 +147,7 @@ class Subjects:
         first = next(iter(split_words(words)), "")
         return (
             first != ""
-            and first.lower() not in self.common
+            and first.lower() not in self.lowercase
             and words not in self.places
             and re.search(r"\d|[^\w\s.,'’-]", words) is None
             and not self.is_sentence(words, most=3)
@@ -281,18 +281,18 @@ def is_place(entity: str, places: set[str]) -> bool:
 
 
 def find_entities(
-    text: str, title: int, pattern: re.Pattern[str], common: set[str], subject: str = ""
+    text: str, title: int, pattern: re.Pattern[str], lowercase: set[str], subject: str = ""
 ) -> tuple[tuple[int, int], ...]:
     """Where the entities after a title of that length begin and end.
 
     They are the places of the entity_pattern(), and runs of capitalized words. Two capitalized places with a hyphen
-    between them are one: "American-British". A common word at the beginning of a sentence is not part of an entity, and
-    an entity that only repeats words of the title or the subject is left out.
+    between them are one: "American-British". One of the `lowercase` words at the beginning of a sentence is not part of
+    an entity, and an entity that only repeats words of the title or the subject is left out.
     """
     entities: list[tuple[int, int]] = []
     in_run = False  # whether a capitalized word extends the last entity
     for word in pattern.finditer(text, title):
-        if word[1] or (word[0][0].isupper() and not (word[0].lower() in common and begins_sentence(word, title))):
+        if word[1] or (word[0][0].isupper() and not (word[0].lower() in lowercase and begins_sentence(word, title))):
             gap = text[entities[-1][1] : word.start()] if entities else ""
             is_joined = word[1] and word[0][0].isupper() and gap == "-"
             if is_joined or (in_run and not word[1] and gap == " "):
@@ -318,12 +318,12 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
     dates, of weight 1, and, unless `word_weight` is 0, runs of rare words without a capital letter, of that weight. A
     word is rare if fewer than one text in RARE_ONE_IN contains it.
     """
-    pattern, common = entity_pattern(set()), lowercase_words(texts)
+    pattern, lowercase = entity_pattern(set()), lowercase_words(texts)
     rare = rare_words(texts) if word_weight else set()
     found = []
     for text in texts:
         head = title_length(text)
-        names = find_entities(text, head, pattern, common)
+        names = find_entities(text, head, pattern, lowercase)
         if not head and names:
             head, names = names[0][1], names[1:]
         numbers = [number.span() for number in re.finditer(r"\d+", text)]
