@@ -6,7 +6,7 @@
 # Prediction  written before the run: "a parameter without gradient in the first 200 steps takes, in its first step, a
 #             step of the size of its first step in a new optimizer (within 10 %), in at least 100" of the 111
 #             optimizers that need no other arguments. "From memory of the source I suspect the step counter is one per
-#             group, which gives Adam 3.2 times." It missed for 57 of them.
+#             group, which gives Adam 3.2 times." It missed for 57 of them, for some of them for other reasons.
 # Output      first step after 2,000 steps without gradient, compared with the first step of a new optimizer: LaProp
 #             29.4, AdaBelief and AdamP 2.94, LAMB and StableAdamW 0.1, torch's AdamW 1.0
 # Cause       The library counts steps once per parameter group. After 2,000 steps, the factors that correct Adam's
