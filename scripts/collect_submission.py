@@ -183,7 +183,7 @@ def main() -> None:
         choices=YEARS,
         help="which assignment (default: 2023, or the year of the variant if there are files of one variant only)",
     )
-    parser.add_argument("--output_path", help="the archive to write (default: the year's)")
+    parser.add_argument("--output_path", help="the archive, relative to the project's folder (default: the year's)")
     arguments = parser.parse_args()
 
     started = started_variants()
