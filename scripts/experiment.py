@@ -348,13 +348,13 @@ class Measurement:
         if written.get("text") != text_hash(read_text(self.text_path)):
             raise UserError(f"{self.pretrained.path}: was pretrained on another text; leave out --resume")
 
-    def answer(self, params_path: str, questions_path: str) -> tuple[int, int]:
+    def answer(self, params_path: str, questions_path: str) -> tuple[float, float]:
         """How many questions there are, and how many answers are right. The answers are kept beside the parameters."""
         predictions = f"{params_path}.{Path(questions_path).stem}.predictions"
         paths = {"eval_corpus_path": questions_path, "outputs_path": predictions}
         return self.execute(function="evaluate", reading_params_path=params_path, **paths)
 
-    def finetune_and_answer(self, params_path: str, name: str = "finetune") -> tuple[int, int]:
+    def finetune_and_answer(self, params_path: str, name: str = "finetune") -> tuple[float, float]:
         """answer(), after finetuning these parameters into NAME.params."""
         finetuned = f"{self.folder}/{name}.params"
         paths = {"reading_params_path": params_path, "writing_params_path": finetuned}

@@ -62,7 +62,9 @@ def read_tensors(path: str, advice: str) -> Any:
         raise UserError(f"{path}: no such file; {advice}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception:  # torch.load raises many kinds of exceptions for other files
+    except Exception as error:  # torch.load raises many kinds of exceptions for other files
+        if is_out_of_memory(error):
+            raise UserError(f"{path}: does not fit in memory") from None
         raise UserError(f"{path}: not a complete file of plain tensors; {advice}") from None
 
 
@@ -176,7 +178,7 @@ def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
 def load_params(
     model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset | None = None
 ) -> dict[str, Any]:
-    """fill(), and choose_by_loss() on these documents what a file without a record leaves open. Returns the record."""
+    """Reads a params file into the model: fill(), then choose_by_loss() if it has no record. Returns its record."""
     record = fill(model, path, corpus_path, documents)
     if not record and documents is not None:
         choose_by_loss(model, path, corpus_path, documents)
@@ -194,7 +196,7 @@ MISMATCHES = {
 
 
 def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset | None = None) -> dict[str, Any]:
-    """Fills the model from a params file, and returns its record, {} if there is none.
+    """Reads a params file into the model, and returns its record, {} if there is none.
 
     With the `documents` of the text `corpus_path`, the vocabulary is compared with that of the record. Raises UserError
     if the file does not fit model.config; it says what the file was trained as, and what to give.
@@ -265,12 +267,11 @@ def choose_by_loss(model: GPT, path: str, corpus_path: str, documents: CharCorru
 
 def loss_on(documents: CharCorruptionDataset, model: GPT) -> float:
     """The loss of the model, in nats per character, on at most 64 corrupted documents, the same in each call."""
-    device = next(model.parameters()).device
     full = [i for i, document in enumerate(documents.data) if document]
     with torch.random.fork_rng([]), evaluating(model):  # the draws of a run do not change
         torch.manual_seed(0)
         x, y = documents.batch(torch.tensor(full[:: math.ceil(len(full) / 64)]))
-        return model(x.to(device), y.to(device))[1].item()
+        return model(x, y)[1].item()
 
 
 def vocabulary_hash(documents: CharCorruptionDataset) -> str:
@@ -324,9 +325,9 @@ def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
             if value is None:
                 return f"it ran without {option.split()[0]}; leave it out"
             return f"it ran with {option.format(shlex.quote(str(value)))}; give that"
-    for name in sorted(record["recipe"]):
-        value = kept["recipe"].get(name, 0)  # a setting that its version did not have
-        if record["recipe"][name] != value and not name.startswith(without_effect):
+    for name, setting in record["recipe"].items():
+        value = kept["recipe"][name]
+        if setting != value and not name.startswith(without_effect):
             return f"its recipe has {name}={value}; set that in src/recipe.py"
     for name, path in (("text", "pretrain_corpus_path"), ("pairs", "finetune_corpus_path")):
         if record[name] != kept[name]:

@@ -26,6 +26,7 @@ from torch.utils._triton import has_triton
 from torch.utils.data import Dataset
 
 from optim import parameter_groups
+from recipe import PAD
 
 if TYPE_CHECKING:  # trainer imports this module
     from trainer import TrainerConfig
@@ -103,16 +104,14 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if fast else "fp32"
 
 
-def trimmed_micro_batches(
-    x: Tensor, y: Tensor, rows: int, ignore_index: int, multiple: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def trimmed_micro_batches(x: Tensor, y: Tensor, rows: int, multiple: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Splits a batch (B, T) into micro-batches of `rows` rows of similar length, cut off after the last target.
 
     In a causal model the columns after the last target change nothing: loss and gradients are those of the batch, for
     about half the arithmetic. Lengths are rounded up to a `multiple`.
     """
     columns = torch.arange(1, y.size(1) + 1, device=y.device)  # (T,)
-    lengths = ((y != ignore_index) * columns).amax(dim=1)  # (B,)
+    lengths = ((y != PAD) * columns).amax(dim=1)  # (B,)
     for part in lengths.argsort(stable=True).split(rows):
         longest = int(lengths[part[-1]])  # they are sorted
         T = min(y.size(1), math.ceil(longest / multiple) * multiple)
@@ -120,13 +119,13 @@ def trimmed_micro_batches(
             yield x[part, :T], y[part, :T]
 
 
-def equal_micro_batches(x: Tensor, y: Tensor, rows: int, ignore_index: int) -> Iterator[tuple[Tensor, Tensor]]:
+def equal_micro_batches(x: Tensor, y: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Splits a batch (B, T) into micro-batches of `rows` rows, the last one filled up with rows without a target.
 
     All micro-batches have one shape, so torch.compile runs once; loss and gradients are those of the batch.
     """
     missing = -len(x) % rows
-    x, y = F.pad(x, (0, 0, 0, missing)), F.pad(y, (0, 0, 0, missing), value=ignore_index)
+    x, y = F.pad(x, (0, 0, 0, missing)), F.pad(y, (0, 0, 0, missing), value=PAD)
     yield from zip(x.split(rows), y.split(rows), strict=True)
 
 
@@ -176,7 +175,7 @@ def makes_batches(dataset: Dataset) -> bool:
 class Engine:
     """Computes losses and gradients of batches for a model, called as model(x, y) -> (logits, loss).
 
-    Padded batches are int64 (B, T); after a row's targets there is only `ignore_index`. They are split into
+    Padded batches are int64 (B, T); after a row's targets there is only PAD. They are split into
     micro-batches, which is correct for a causal model whose loss is the mean over all other targets. Other batches are
     not split. On a CPU, if the model has a method replica(), each thread but the first trains a replica on its own
     micro-batches. For a model this small, that is faster than sharing each operation among all threads.
@@ -190,7 +189,6 @@ class Engine:
         self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.device = pick_device(config.device)
         self.dtype = DTYPES[pick_precision(config.precision, self.device)]
-        self.ignore_index = config.ignore_index
         self.model = model.to(self.device)
         steps = config.max_epochs * math.ceil(len(train_dataset) / config.batch_size)
         self.parallel = compiled(model, self.device, steps, accumulates=config.micro_batch_rows > 0)
@@ -200,25 +198,25 @@ class Engine:
         # a dataset with most_rows() adds rows of its own
         most_rows = getattr(train_dataset, "most_rows", lambda rows: rows)
         if self.device.type == "cpu":
-            rows = most_rows(config.batch_size)
-            self.divide_among_threads(rows, config.micro_batch_rows, makes_batches(train_dataset))
+            batch_rows = most_rows(config.batch_size)
+            self.divide_among_threads(batch_rows, config.micro_batch_rows, makes_batches(train_dataset))
         else:
-            rows = most_rows(math.ceil(min(config.batch_size, len(train_dataset)) / self.world_size))
-            self.micro_batch_rows = min(config.micro_batch_rows or rows, rows)
+            batch_rows = most_rows(math.ceil(min(config.batch_size, len(train_dataset)) / self.world_size))
+            self.micro_batch_rows = min(config.micro_batch_rows or batch_rows, batch_rows)
 
-    def divide_among_threads(self, batch_size: int, rows: int, padded: bool) -> None:
-        """Creates one replica per extra CPU thread that a batch has work for, and sets micro_batch_rows.
+    def divide_among_threads(self, batch_rows: int, micro_batch_rows: int, padded: bool) -> None:
+        """Creates one replica per extra CPU thread that a batch has work for, and sets self.micro_batch_rows.
 
-        That is `rows`, or if `rows` is 0, enough for two micro-batches per thread, within CPU_MICRO_BATCH_ROWS.
+        If micro_batch_rows is 0, that is enough for two micro-batches per thread, within CPU_MICRO_BATCH_ROWS.
         """
-        rows = min(rows, batch_size)
+        rows = min(micro_batch_rows, batch_rows)
         least, most = CPU_MICRO_BATCH_ROWS[self.dtype]
         threads = 1
         if self.world_size == 1 and hasattr(self.model, "replica") and padded:
-            threads = min(torch.get_num_threads(), math.ceil(batch_size / (rows or least)))
+            threads = min(torch.get_num_threads(), math.ceil(batch_rows / (rows or least)))
         self.replicas = [self.model.replica() for _ in range(threads - 1)]
         self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        self.micro_batch_rows = rows or min(most, max(least, math.ceil(batch_size / (2 * threads))))
+        self.micro_batch_rows = rows or min(most, max(least, math.ceil(batch_rows / (2 * threads))))
 
     def backward(self, x: Tensor, y: Tensor, padded: bool) -> Tensor:
         """Adds the gradients of a batch to the model's parameters. Returns its loss, a scalar on the device."""
@@ -239,11 +237,11 @@ class Engine:
             return [(x, y, len(x) / int(self.over_processes(torch.tensor(len(x)))))]
         if self.device.type == "cpu":
             multiple = CPU_LENGTH_MULTIPLE[self.dtype]
-            split = trimmed_micro_batches(x, y, self.micro_batch_rows, self.ignore_index, multiple)
+            split = trimmed_micro_batches(x, y, self.micro_batch_rows, multiple)
         else:
-            split = equal_micro_batches(x, y, self.micro_batch_rows, self.ignore_index)
-        targets = self.over_processes((y != self.ignore_index).sum())
-        return [(part_x, part_y, (part_y != self.ignore_index).sum() / targets) for part_x, part_y in split]
+            split = equal_micro_batches(x, y, self.micro_batch_rows)
+        targets = self.over_processes((y != PAD).sum())
+        return [(part_x, part_y, (part_y != PAD).sum() / targets) for part_x, part_y in split]
 
     def backward_in_threads(self, parts: list[MicroBatch]) -> Tensor:
         """accumulate() in the model and its replicas at once, then the gradients summed in the model."""
@@ -362,7 +360,7 @@ class Throughput:
         lengths = x.reshape(len(x), -1).count_nonzero(dim=1)  # (B,)
         flops = training_flops(self.weights, lengths)
         if self.engine.uses_loss_at_targets(self.engine.parallel):
-            without_target = lengths.sum() - (y != self.engine.ignore_index).sum()
+            without_target = lengths.sum() - (y != PAD).sum()
             flops -= 6 * self.engine.model.skipped_weights() * without_target
         self.done += torch.stack((lengths.sum(), flops))
 

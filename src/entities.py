@@ -43,16 +43,15 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
     """
     pattern, lowercase = entity_pattern(places), lowercase_words(texts)
     subjects = Subjects(names, texts, places, lowercase)
-    documents = []
-    for text in texts:
-        title, subject = subjects.of(text)
+
+    def annotated(text: str, title: int, subject: str) -> Document:
         entities = find_entities(text, title, pattern, lowercase, subject)
-        documents.append(Document(text, title, subject, entities, (1.0,) * len(entities)))
+        return Document(text, title, subject, entities, (1.0,) * len(entities))
+
+    documents = [annotated(text, *subjects.of(text)) for text in texts]
     guesses = guess_subjects(documents, subjects.known.names, places) if subjects.untitled else {}
     for i, guess in guesses.items():
-        text = documents[i].text
-        entities = find_entities(text, 0, pattern, lowercase, guess)
-        documents[i] = Document(text, 0, guess, entities, (1.0,) * len(entities))
+        documents[i] = annotated(texts[i], 0, guess)
     # in Georgian, small letters have no capital form in titles, so islower() would not do
     in_lower_case = 2 * sum(place[:1] != place[:1].title() for place in places) > len(places)
     return with_phrases(documents, places) if in_lower_case else documents
@@ -368,11 +367,8 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
     to four), the two words before it ("born in" often precede an answer), the word or mark after it, and how many of
     the `places` end before it in the document (none, one or more; people are born before they die). Around the entity,
     all numbers with as many digits are equal. The examples are all documents about a name of `answers`, provided that
-    one of them contains the answer: the learned answer extraction of Lewis et al. 2021 (PAQ).
-
-    A document's relevance is the probability that it holds the answer, by these odds, divided by the highest such
-    probability among the documents about the same subject. A document without a title has relevance 1: only the
-    question names its subject.
+    one of them contains the answer: the learned answer extraction of Lewis et al. 2021 (PAQ). The odds also decide the
+    documents' relevances().
     """
 
     def features(document: Document) -> Iterator[list[Feature]]:
@@ -402,15 +398,24 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
                 examples[document.text[start:end] == answers[document.subject]].append(of_entity)
     odds = feature_odds(examples)
     weights = [tuple(posterior_odds(odds, of_entity) for of_entity in features(document)) for document in documents]
-    holds_answer = [sum(of_document) / (1 + sum(of_document)) for of_document in weights]  # probabilities
+    relevance = relevances(documents, weights)
+    return [replace(d, weights=w, relevance=r) for d, w, r in zip(documents, weights, relevance, strict=True)]
+
+
+def relevances(documents: Sequence[Document], weights: Sequence[tuple[float, ...]]) -> list[float]:
+    """For each document, the probability that it holds the answer, relative to the likeliest about the same subject.
+
+    `weights` are the odds of its entities. A document without a title has relevance 1: only the question names its
+    subject.
+    """
+    holds_answer = [sum(odds) / (1 + sum(odds)) for odds in weights]  # probabilities
     likeliest: dict[str, float] = defaultdict(float)  # by subject
     for document, probability in zip(documents, holds_answer, strict=True):
         likeliest[document.subject] = max(likeliest[document.subject], probability)
-    weighted = []
-    for document, of_document, probability in zip(documents, weights, holds_answer, strict=True):
-        relevance = probability / likeliest[document.subject] if document.title_length and of_document else 1.0
-        weighted.append(replace(document, weights=of_document, relevance=relevance))
-    return weighted
+    return [
+        probability / likeliest[document.subject] if document.title_length and odds else 1.0
+        for document, odds, probability in zip(documents, weights, holds_answer, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

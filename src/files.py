@@ -125,9 +125,11 @@ def kind_of(path: str) -> str | None:
         return BINARY
     if re.match(rb'\{\s*"function":', beginning):
         return RECORD
-    headers = {b"question\tprediction\t": REPORT, b"name\tanswer\t": ANSWERS}
-    tables = (kind for header, kind in headers.items() if beginning.startswith(header))
-    return next(tables, None) or (ROWS if b"\t" in read_bytes(path) else TEXT)
+    if beginning.startswith(b"question\tprediction\t"):
+        return REPORT
+    if beginning.startswith(b"name\tanswer\t"):
+        return ANSWERS
+    return ROWS if b"\t" in read_bytes(path) else TEXT
 
 
 def is_utf8(beginning: bytes) -> bool:

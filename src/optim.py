@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn as nn
 from torch import Tensor
+
+if TYPE_CHECKING:  # trainer imports this module
+    from trainer import TrainerConfig
 
 LOWEST_MULTIPLIER = 0.1  # of the learning rate; the cosine does not fall below it
 NEWTON_SCHULZ_STEPS = 5
@@ -100,25 +104,18 @@ class Muon(torch.optim.Optimizer):
                     p.add_(update, alpha=-lr * math.sqrt(max(1, rows / cols)))
 
 
-def make_optimizers(
-    model: nn.Module,
-    learning_rate: float,
-    muon_lr: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.95),
-    weight_decay: float = 0.1,
-    decay_all: bool = False,
-    muon_dtype: torch.dtype = torch.float32,
-) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov and Hutter 2019); with a muon_lr, also Muon on model.hidden_matrices().
+def make_optimizers(model: nn.Module, config: "TrainerConfig", muon_dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov and Hutter 2019); with config.muon_lr, also Muon on model.hidden_matrices().
 
     muon_dtype is what Muon computes in; parameters and momentum stay as they are.
     """
-    hidden = model.hidden_matrices() if muon_lr else []
-    groups = parameter_groups(model, weight_decay, decay_all, excluded=hidden)
+    hidden = model.hidden_matrices() if config.muon_lr else []
+    groups = parameter_groups(model, config.weight_decay, config.decay_all, excluded=hidden)
     fused = next(model.parameters()).device.type != "mps"
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)]
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
+    optimizers: list[torch.optim.Optimizer] = [adamw]
     if hidden:
-        optimizers.append(Muon(hidden, muon_lr, weight_decay, muon_dtype))
+        optimizers.append(Muon(hidden, config.muon_lr, config.weight_decay, muon_dtype))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["highest_lr"] = group["lr"]  # what the schedule multiplies
@@ -135,7 +132,7 @@ def scale_learning_rates(optimizers: Iterable[torch.optim.Optimizer], multiplier
 def learning_rate_multiplier(tokens: int, warmup_tokens: int, final_tokens: int) -> float:
     """Linear warm-up, then max(0.1, (1 + cos(pi * progress)) / 2), which rises again when progress passes 1."""
     if tokens < warmup_tokens:
-        return tokens / max(1, warmup_tokens)
+        return tokens / warmup_tokens
     progress = (tokens - warmup_tokens) / max(1, final_tokens - warmup_tokens)
     return max(LOWEST_MULTIPLIER, 0.5 * (1.0 + math.cos(math.pi * progress)))
 

@@ -277,7 +277,7 @@ def parse_pairs(text: str, name: str = "data") -> list[tuple[str, str]]:
     pairs = parse_questions(text, name)
     if not pairs or pairs[0][1] is None:
         raise UserError(f"{name}, line 1: no tab; training needs 'question<TAB>answer' rows")
-    return [(question, place) for question, place in pairs if place is not None]  # that is, all of them
+    return pairs  # all rows have a place, or none has
 
 
 def read_predictions(path: str, pairs: Sequence[tuple[str, str | None]]) -> list[str]:

@@ -65,17 +65,20 @@ class SalientSpanDataset(BatchDataset):
             ends += [i * SHARES + round(SHARES * so_far / sums[-1]) for so_far in sums]
         self._share_ends = torch.tensor(ends, dtype=torch.int64)
 
-        # the questions about all subjects follow the documents in one tensor of ids
-        gap = " " if " " in documents.stoi else ""  # scripts such as Chinese do without spaces
-        questions = [f"{template.ask(document.subject)}{gap}" if document.subject else "" for document in annotated]
+        self.append_questions(template, [document.subject for document in annotated])
+
+    def append_questions(self, template: QuestionTemplate, subjects: list[str]) -> None:
+        """Appends the questions about all subjects to the documents, in one tensor of ids. Raises UserError."""
+        gap = " " if " " in self.documents.stoi else ""  # scripts such as Chinese do without spaces
+        questions = [f"{template.ask(subject)}{gap}" if subject else "" for subject in subjects]
         self._question_lengths = torch.tensor([len(question) for question in questions])
         ends_of_questions = torch.cumsum(self._question_lengths, 0)
-        self._question_starts = len(documents.ids) + ends_of_questions - self._question_lengths
+        self._question_starts = len(self.documents.ids) + ends_of_questions - self._question_lengths
         try:
-            ids = torch.tensor(documents.encode("".join(questions)), dtype=torch.int32)
+            ids = torch.tensor(self.documents.encode("".join(questions)), dtype=torch.int32)
         except ValueError as error:
             raise UserError(f"'{template}': {error}; word the question in characters of the text") from None
-        self._ids = torch.cat((documents.ids, ids))
+        self._ids = torch.cat((self.documents.ids, ids))
 
     def __len__(self) -> int:
         return len(self.documents)

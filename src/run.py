@@ -41,12 +41,12 @@ class Option(NamedTuple):
     """An option of some of the functions."""
 
     functions: tuple[str, ...]
-    elsewhere: str  # what the other functions do about it: refuse or warn
+    warns: bool  # whether the other functions only warn that it has no effect; else they refuse it
     kwargs: dict[str, Any]  # for argparse
 
 
-def option(*functions: str, elsewhere: str = "refuse", **kwargs: Any) -> Option:
-    return Option(functions, elsewhere, kwargs)
+def option(*functions: str, warns: bool = False, **kwargs: Any) -> Option:
+    return Option(functions, warns, kwargs)
 
 
 OPTIONS = {
@@ -55,7 +55,7 @@ OPTIONS = {
     "finetune_corpus_path": option(
         *TRAINING,
         "evaluate",
-        elsewhere="warn",
+        warns=True,
         help="question<TAB>answer pairs: finetune trains on them; pretrain uses them only with --recipe fast, and "
         "evaluate only with --report_path, which says whether an answer occurs in them",
     ),
@@ -75,7 +75,7 @@ OPTIONS = {
     ),
     "recipe": option(
         *TRAINING,
-        elsewhere="warn",
+        warns=True,
         choices=RECIPES,
         default="course",
         help="training settings; README.md compares the recipes",
@@ -92,7 +92,7 @@ OPTIONS = {
     "bottleneck_dim": option(
         *FUNCTIONS, type=positive(int), default=32, help="length of the perceiver's inner sequence"
     ),
-    "seed": option(*TRAINING, elsewhere="warn", type=seed, default=0, help="random seed"),
+    "seed": option(*TRAINING, warns=True, type=seed, default=0, help="random seed"),
     "device": option(
         *FUNCTIONS,
         choices=["auto", "cpu", "cuda", "mps"],
@@ -101,29 +101,29 @@ OPTIONS = {
     ),
     "precision": option(
         *TRAINING,
-        elsewhere="warn",
+        warns=True,
         choices=["auto", "fp32", "bf16"],
         default="auto",
         help="precision of matmuls; auto: bf16 on CUDA GPUs and on x86 CPUs with AVX-512 BF16, otherwise fp32",
     ),
     "micro_batch_rows": option(
         *TRAINING,
-        elsewhere="warn",
+        warns=True,
         type=positive(int),
         help="rows of a micro-batch (on a CPU, of each thread); lower it to save memory. The batch stays the same",
     ),
     "checkpoint_minutes": option(
-        *TRAINING, elsewhere="warn", type=positive(float), default=5.0, help="minutes between checkpoints"
+        *TRAINING, warns=True, type=positive(float), default=5.0, help="minutes between checkpoints"
     ),
     "resume": option(*TRAINING, action="store_true", help="resume the run that was stopped or killed"),
     "keep_every": option(
         *TRAINING, type=positive(int), help="keep the parameters every N epochs, as WRITING_PARAMS_PATH.EPOCH"
     ),
-    "tb_folder": option(*TRAINING, "evaluate", elsewhere="warn", default="expt", help="where TensorBoard's files go"),
+    "tb_folder": option(*TRAINING, "evaluate", warns=True, default="expt", help="where TensorBoard's files go"),
     "tb_expt_name": option(
         *TRAINING,
         "evaluate",
-        elsewhere="warn",
+        warns=True,
         default="run",
         help="name of the run in TensorBoard, a folder in --tb_folder",
     ),
@@ -175,8 +175,7 @@ def parse(argv: list[str]) -> Run:
     given = vars(parser.parse_intermixed_args(argv[1:]))
     check_options(parser, function, given)
     recipe = RECIPES[given.pop("recipe")]
-    changes = {name: given.pop(name) for name in RECIPE_OPTIONS}
-    changes = {n: value for n, value in changes.items() if value is not None and function in OPTIONS[n].functions}
+    changes = {name: value for name in RECIPE_OPTIONS if (value := given.pop(name)) is not None}
     if "finetune_epochs" in changes and not given["reading_params_path"]:
         changes["scratch_epochs"] = changes.pop("finetune_epochs")
     run = Run(
@@ -208,10 +207,10 @@ def function_of(argv: list[str]) -> str:
 
 def check_options(parser: Parser, function: str, given: dict[str, Any]) -> None:
     """Raises UserError for an option that does not apply to the function, and for one that is missing."""
-    for name, (functions, elsewhere, _) in OPTIONS.items():
+    for name, (functions, warns, _) in OPTIONS.items():
         if function in functions or given[name] == parser.get_default(name):
             continue
-        if elsewhere == "refuse":
+        if not warns:
             parser.error(f"--{name} does not apply to {function}")
         print(f"warning: --{name} has no effect in {function}", file=sys.stderr)
     recipe = RECIPES[given["recipe"]]

@@ -37,7 +37,6 @@ class TrainerConfig:
     final_tokens: int = 10**9  # where the cosine is lowest
     device: str = "auto"  # auto, cpu, cuda or mps
     precision: str = "auto"  # auto, fp32 or bf16
-    ignore_index: int = 0  # the target that the model's loss ignores
     micro_batch_rows: int = 0  # micro-batch size, per thread on a CPU; 0: 8 to 16 on a CPU, else the whole batch
     num_workers: int = 0  # of the DataLoader, for datasets without a method batch()
     writer: SummaryWriter | None = None
@@ -72,15 +71,7 @@ class Trainer:
         self.config = config
         self.on_step_end: list[Callable[[Trainer], None]] = []
         self.on_epoch_end: list[Callable[[Trainer], dict[str, float]]] = []
-        self.optimizers = make_optimizers(
-            model,
-            config.learning_rate,
-            config.muon_lr,
-            config.betas,
-            config.weight_decay,
-            config.decay_all,
-            muon_dtype=engine.dtype,
-        )
+        self.optimizers = make_optimizers(model, config, muon_dtype=engine.dtype)
         self.steps = 0
         self.tokens = 0  # seen so far by all processes, including padding; the schedule depends on it
         self.epoch = 0  # epochs completed
@@ -96,28 +87,24 @@ class Trainer:
         """Runs config.max_epochs epochs, or what is left of them; each visits every row once, in a new order."""
         total = self.config.max_epochs * math.ceil(len(self.train_dataset) / self.config.batch_size)
         with tqdm(total=total, initial=self.steps, unit="step", dynamic_ncols=True, disable=self.rank > 0) as bar:
-            self.run_epochs(bar)
-
-    def run_epochs(self, bar: tqdm) -> None:
-        """train() under a progress bar."""
-        self.throughput = Throughput(self.engine)
-        while self.epoch < self.config.max_epochs:
-            self.model.train()
-            bar.set_description(f"epoch {self.epoch + 1}/{self.config.max_epochs}", refresh=False)
-            if not len(self.order):
-                new_order = torch.randperm(len(self.train_dataset), device=self.device)
-                self.order = self.engine.from_first_process(new_order)
-            for x, y in self.batches(self.train_dataset, self.order):
-                self.step(x, y)
-                self.order = self.order[self.config.batch_size :]  # what a resumed run has yet to read
-                self.throughput.count(x, y)
-                bar.update()
-                if self.throughput.seconds() > 1.0 or self.steps == bar.total:
-                    self.report(bar)
-                if not len(self.order) and self.end_epoch(bar):
-                    self.throughput.restart()  # end_epoch() took time, too
-                for function in self.on_step_end:
-                    function(self)
+            self.throughput = Throughput(self.engine)
+            while self.epoch < self.config.max_epochs:
+                self.model.train()
+                bar.set_description(f"epoch {self.epoch + 1}/{self.config.max_epochs}", refresh=False)
+                if not len(self.order):
+                    new_order = torch.randperm(len(self.train_dataset), device=self.device)
+                    self.order = self.engine.from_first_process(new_order)
+                for x, y in self.batches(self.train_dataset, self.order):
+                    self.step(x, y)
+                    self.order = self.order[self.config.batch_size :]  # what a resumed run has yet to read
+                    self.throughput.count(x, y)
+                    bar.update()
+                    if self.throughput.seconds() > 1.0 or self.steps == bar.total:
+                        self.report(bar)
+                    if not len(self.order) and self.end_epoch(bar):
+                        self.throughput.restart()  # end_epoch() took time, too
+                    for function in self.on_step_end:
+                        function(self)
 
     def batches(self, dataset: Dataset, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the dataset in this order, on the device; each holds only the rows of this process."""

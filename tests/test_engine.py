@@ -32,7 +32,7 @@ from trainer import Trainer
 
 def test_trimmed_micro_batches_hold_every_target_once(documents):
     x, y = documents.batch(torch.arange(len(documents)))
-    parts = list(trimmed_micro_batches(x, y, 3, ignore_index=0, multiple=8))
+    parts = list(trimmed_micro_batches(x, y, 3, multiple=8))
     assert [len(part_x) for part_x, _ in parts] == [3, 3, 1]
     rows = [
         tuple((row * (y_row != 0)).tolist() + [0] * (127 - len(row)) for row in (x_row, y_row))
@@ -47,7 +47,7 @@ def test_trimmed_micro_batches_hold_every_target_once(documents):
 
 def test_equal_micro_batches_have_one_shape_and_the_rows_of_the_batch(documents):
     x, y = documents.batch(torch.arange(len(documents)))
-    parts = list(equal_micro_batches(x, y, 4, 0))
+    parts = list(equal_micro_batches(x, y, 4))
     assert [(part_x.shape, part_y.shape) for part_x, part_y in parts] == [((4, 127), (4, 127))] * 2
     assert torch.equal(torch.cat([part_x for part_x, _ in parts])[: len(x)], x)
     assert torch.equal(torch.cat([part_y for _, part_y in parts])[: len(x)], y) and not parts[1][1][len(x) - 4 :].any()
@@ -79,7 +79,7 @@ def test_micro_batches_on_a_gpu_are_no_larger_than_the_batch(documents, monkeypa
 def test_micro_batches_have_the_gradients_of_the_batch(documents, variant, as_on_a_gpu, rows, threads, monkeypatch):
     """The optimized step against the plain one: fp32, no dropout, one padded batch."""
     if as_on_a_gpu:
-        monkeypatch.setattr("engine.trimmed_micro_batches", lambda *args: equal_micro_batches(*args[:4]))
+        monkeypatch.setattr("engine.trimmed_micro_batches", lambda *args: equal_micro_batches(*args[:3]))
     model = small_model(documents.vocab_size, variant, dropout=0.0)
     names = NameDataset(documents, PAIRS)
     for dataset in (documents, names):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import COURSE_VARIANTS, VARIANTS, small_model
+from conftest import COURSE_VARIANTS, VARIANTS, small_model, trainer_config
 
 from optim import (
     Muon,
@@ -59,7 +59,7 @@ def test_weight_decay_applies_to_matmul_weights_or_to_all_but_biases(variant, de
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_muon_trains_the_matrices_inside_the_blocks_and_adamw_the_rest(variant):
     model = small_model(20, variant)
-    optimizers = adamw, muon = make_optimizers(model, learning_rate=1e-3, muon_lr=0.02)
+    optimizers = adamw, muon = make_optimizers(model, trainer_config(learning_rate=1e-3, muon_lr=0.02), torch.float32)
     assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, Muon)
     assert [group["weight_decay"] for o in optimizers for group in o.param_groups] == [0.1, 0.0, 0.1]
     names = {id(p): name for name, p in model.named_parameters()}
@@ -70,7 +70,8 @@ def test_muon_trains_the_matrices_inside_the_blocks_and_adamw_the_rest(variant):
 
 
 def test_learning_rates_are_scaled_from_their_highest_value():
-    optimizers = adamw, muon = make_optimizers(small_model(20), learning_rate=1e-3, muon_lr=0.02)
+    config = trainer_config(learning_rate=1e-3, muon_lr=0.02)
+    optimizers = adamw, muon = make_optimizers(small_model(20), config, torch.float32)
     for multiplier in (0.5, 0.1):
         scale_learning_rates(optimizers, multiplier)
         assert [group["lr"] for group in adamw.param_groups] == pytest.approx([1e-3 * multiplier] * 2)
