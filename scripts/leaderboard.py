@@ -320,12 +320,13 @@ TABLES = {
     "course": Table(
         "runs",
         where=lambda r: (
-            has(r, status="ok", corpus="course", recipe="course")
+            has(r, status="ok", corpus="course")
+            and r["recipe"] in ("course", "course2024")
             and r["asked"] is not None
             and r["settings"]["pretrain_epochs"] == 650
         ),
         row=lambda r: (r["variant"], r["seed"], r["commit"]),
-        columns={"attention": value("variant"), "changed": changes, "seed": value("seed")}
+        columns={"recipe": recipe, "attention": value("variant"), "changed": changes, "seed": value("seed")}
         | {f"{epoch}": at(epoch) for epoch in range(130, 650, 130)}
         | {"650": percent, "loss": at(650, "loss_curve")},
         order=lambda records: -records[0]["correct"],
@@ -334,7 +335,7 @@ TABLES = {
         "runs",
         where=lambda r: at(245, "loss_curve")([r]) != "",
         row=lambda r: r["commit"],
-        columns={"changed": changes}
+        columns={"recipe": recipe, "changed": changes}
         | {f"{epoch}": at(epoch, "loss_curve") for epoch in (10, 20, 40, 60, 80, 100, 160, 200, 300, 400, 500, 650)},
     ),
     "ablation": Table(
