@@ -64,7 +64,7 @@ def read_tensors(path: str, advice: str) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # torch.load raises many kinds of exceptions for other files
         if is_out_of_memory(error):
-            raise UserError(f"{path}: does not fit in memory") from None
+            raise UserError(f"{path}: does not fit in memory; close other programs, and try again") from None
         raise UserError(f"{path}: not a complete file of plain tensors; {advice}") from None
 
 

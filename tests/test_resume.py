@@ -373,7 +373,7 @@ def test_memory_that_runs_out_while_a_state_is_read_does_not_condemn_it(world, m
     with pytest.raises(RuntimeError, match="CUDA out of memory"):
         keeper.read(trainer)
     monkeypatch.setattr(torch, "load", Mock(side_effect=RuntimeError("DefaultCPUAllocator: can't allocate memory")))
-    with pytest.raises(UserError, match=r"^a\.state: does not fit in memory$"):
+    with pytest.raises(UserError, match=r"^a\.state: does not fit in memory; close other programs, and try again$"):
         keeper.read(trainer)
 
 
