@@ -176,6 +176,19 @@ def advice_on_missing(missing: list[str], variants: list[str]) -> str:
     return advice
 
 
+def refuse_incomplete(missing: list[str], wrong: dict[str, str], variants: list[str]) -> None:
+    """Raises UserError if a file is missing, or wrong for the reason given."""
+    if missing:
+        files = "1 file is" if len(missing) == 1 else f"{len(missing)} files are"
+        also = f"; wrong: {', '.join(wrong)}" if wrong else ""
+        advice = advice_on_missing(missing, variants)
+        raise UserError(f"nothing packed: {files} missing: {', '.join(missing)}{also}{advice}")
+    if wrong:
+        first, *others = wrong
+        also = f"; also wrong: {', '.join(others)}" if others else ""
+        raise UserError(f"nothing packed: {first}: {wrong[first]}{also}")
+
+
 def main() -> None:
     parser = Parser(HELP)
     parser.add_argument(
@@ -204,15 +217,7 @@ def main() -> None:
     except ImportError as error:
         reason = f"the files cannot be checked ({error}); pip install -r requirements.txt"
         raise UserError(f"nothing packed: {reason}") from None
-    if missing:
-        advice = advice_on_missing(missing, variants)
-        files = "1 file is" if len(missing) == 1 else f"{len(missing)} files are"
-        also = f"; wrong: {', '.join(wrong)}" if wrong else ""
-        raise UserError(f"nothing packed: {files} missing: {', '.join(missing)}{also}{advice}")
-    if wrong:
-        first, *others = wrong
-        also = f"; also wrong: {', '.join(others)}" if others else ""
-        raise UserError(f"nothing packed: {first}: {wrong[first]}{also}")
+    refuse_incomplete(missing, wrong, variants)
 
     with (
         locked(output_path),

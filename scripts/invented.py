@@ -5,6 +5,7 @@ python scripts/invented.py VARIANT wiki.txt PARAMS birth_places_train.tsv     wi
 Writes the answers to --outputs_path, by default invented.tsv, in the format of `run.py ask`.
 """
 
+import argparse
 import itertools
 import os
 import random
@@ -73,6 +74,26 @@ def invent(count: int, text: str) -> list[tuple[str, str]]:
     return chosen
 
 
+def ask(arguments: argparse.Namespace, names: list[str]) -> str:
+    """What `run.py ask` prints about these people. Its warnings go to standard error. Raises UserError if it fails."""
+    words = [arguments.variant, arguments.pretrain_corpus_path, "--reading_params_path", arguments.params_path]
+    asked = subprocess.run(
+        [sys.executable, RUN, "ask", *words, "--bottleneck_dim", arguments.bottleneck_dim],
+        input="".join(f"{name}\n" for name in names),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    if asked.returncode:
+        reason = (asked.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"ask ended with {asked.returncode}: {reason.removeprefix('run.py: error: ')}")
+    for line in asked.stderr.splitlines():
+        if line.startswith("warning: "):
+            print(line, file=sys.stderr)
+    return asked.stdout
+
+
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("variant")
@@ -92,23 +113,9 @@ def main() -> None:
         raise UserError(f"{arguments.pretrain_corpus_path}: lacks letters of every name in scripts/invented.py")
     pairs = parse_pairs(read_text(arguments.finetune_corpus_path), arguments.finetune_corpus_path)
 
-    words = [arguments.variant, arguments.pretrain_corpus_path, "--reading_params_path", arguments.params_path]
-    asked = subprocess.run(
-        [sys.executable, RUN, "ask", *words, "--bottleneck_dim", arguments.bottleneck_dim],
-        input="".join(f"{name}\n" for _, name in people),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-    )
-    if asked.returncode:
-        reason = (asked.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"ask ended with {asked.returncode}: {reason.removeprefix('run.py: error: ')}")
-    for line in asked.stderr.splitlines():
-        if line.startswith("warning: "):
-            print(line, file=sys.stderr)
-    write_text(arguments.outputs_path, asked.stdout)
-    header, *rows = [line.split("\t") for line in asked.stdout.removesuffix("\n").split("\n")]
+    answered = ask(arguments, [name for _, name in people])
+    write_text(arguments.outputs_path, answered)
+    header, *rows = [line.split("\t") for line in answered.removesuffix("\n").split("\n")]
     answers = [row[header.index("answer")] for row in rows]
 
     trained = Counter(place for _, place in pairs)
