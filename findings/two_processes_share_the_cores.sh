@@ -8,8 +8,8 @@
 # Cause       After each operation, OpenMP's threads wait for the next one, and for each other, in a busy loop. A thread
 #             that spins uses up the time in which the thread that it waits for could run.
 # Remedy      One process at a time, or OMP_NUM_THREADS set so that all threads fit on the cores, or GOMP_SPINCOUNT=0,
-#             which costs a process that runs alone a third more. Two trainings of a GPT of 3.3 million parameters
-#             slowed each other down by 5 to 10.
+#             with which a process that runs alone takes half as long again. Two trainings of a GPT of 3.3 million
+#             parameters slowed each other down by 5 to 10.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

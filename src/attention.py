@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # model.py imports this module
 
 
 class Dropout(nn.Module):
-    """nn.Dropout with cheap random draws on a CPU, where one draw per element would cost more than a layer's matmuls.
+    """nn.Dropout with cheap random draws on a CPU, where one draw per element would be a noticeable part of a step.
 
     One 64-bit draw decides eight elements. Each element compares its 8 bits with p * 2**8, rounded up or down at random
     in each call, so that the probability of dropping an element is exactly p. On a CPU the draws come from `generator`,

@@ -56,8 +56,8 @@ def configure_torch() -> None:
 def keep_freed_memory() -> None:
     """Tells glibc, if that is the C library, to keep the memory that a step frees, for all threads of the next step.
 
-    Returning it to the system causes thousands of page faults per step, a tenth of its time. If each thread kept
-    its own, the process would grow by 100 MB.
+    Returning it to the system causes thousands of page faults per step. If each thread kept its own, the process
+    would grow by 100 MB.
     """
     with suppress(OSError, AttributeError, TypeError):  # no glibc
         mallopt = ctypes.CDLL(None).mallopt
