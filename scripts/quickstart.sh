@@ -14,17 +14,18 @@ VARIANT=vanilla
 rm -f quickstart/*.state # of a quickstart that was stopped; this one starts again
 DATA=quickstart/data
 PRETRAINED=quickstart/$VARIANT.pretrain.params
+TRAINING=(--seed "$SEED" --tb_expt_name quickstart)
 RUNS=() # for compare.py
 
 # run FUNCTION OPTIONS
 run() {
-    .venv/bin/python src/run.py "$1" $VARIANT $DATA/wiki.txt --tb_expt_name quickstart "${@:2}"
+    .venv/bin/python src/run.py "$1" $VARIANT $DATA/wiki.txt "${@:2}"
 }
 
 # answer NAME OUTPUT TRAIN DEV OPTIONS: finetunes on the questions of TRAIN, and asks those of DEV
 answer() {
     local name=$1 output=quickstart/$VARIANT.$2 train=$DATA/$3 dev=$DATA/$4 started=$SECONDS
-    run finetune --seed "$SEED" "${@:5}" --finetune_corpus_path "$train" --writing_params_path "$output.params"
+    run finetune "${TRAINING[@]}" "${@:5}" --finetune_corpus_path "$train" --writing_params_path "$output.params"
     run evaluate --reading_params_path "$output.params" --eval_corpus_path "$dev" --outputs_path "$output.predictions"
     RUNS+=(--run "$name" "$dev" "$output.predictions" $((SECONDS - started)))
 }
@@ -39,7 +40,7 @@ answer "without pretraining" nopretrain birth_places_train.tsv birth_dev.tsv
 
 echo "== pretraining on the text alone: the recipe open, with 12 epochs instead of 24"
 STARTED=$SECONDS
-run pretrain --seed "$SEED" --recipe open --pretrain_epochs 12 --writing_params_path $PRETRAINED
+run pretrain "${TRAINING[@]}" --recipe open --pretrain_epochs 12 --writing_params_path $PRETRAINED
 PRETRAINING=$((SECONDS - STARTED))
 
 echo "== with pretraining: these parameters are finetuned three times, once for each question"

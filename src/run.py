@@ -225,13 +225,15 @@ def check_options(parser: Parser, function: str, given: dict[str, Any]) -> None:
 
 def unused_options(run: Run) -> Iterator[str]:
     """Which of the options that were given have no effect."""
-    if run.bottleneck_dim != OPTIONS["bottleneck_dim"].kwargs["default"] and not VARIANTS[run.variant].bottleneck:
+    if run.bottleneck_dim != Run.bottleneck_dim and not VARIANTS[run.variant].bottleneck:
         yield f"--bottleneck_dim has no effect on {run.variant}"
     if run.finetune_corpus_path is not None and not run.uses_pairs and run.function in ("pretrain", "evaluate"):
         without = f"--recipe {run.recipe.name}" if run.trains else "without --report_path"
         yield f"--finetune_corpus_path has no effect in {run.function} {without}"
-    if run.question is not None and run.function == "evaluate" and run.report_path is None:
-        yield "--question has no effect in evaluate without --report_path"
+    if run.function == "evaluate" and run.report_path is None:
+        for name in ("question", "tb_folder", "tb_expt_name"):
+            if getattr(run, name) != getattr(Run, name):
+                yield f"--{name} has no effect in evaluate without --report_path"
 
 
 def main(argv: list[str] | None = None) -> None:

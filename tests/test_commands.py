@@ -549,8 +549,9 @@ def test_option_without_effect_gets_a_warning(capsys):
         run.parse(words.split())
         assert capsys.readouterr().err == f"warning: --finetune_corpus_path has no effect in {here}\n"
     run.parse(f"pretrain rope wiki.txt {TRAIN} --recipe fast".split())
-    run.parse([*f"evaluate rope wiki.txt {EVALUATE} --question".split(), "Was {name} born?"])
-    assert capsys.readouterr().err == "warning: --question has no effect in evaluate without --report_path\n"
+    for option in ("question", "tb_folder", "tb_expt_name"):
+        run.parse([*f"evaluate rope wiki.txt {EVALUATE} --{option}".split(), "Was {name} born?"])
+        assert capsys.readouterr().err == f"warning: --{option} has no effect in evaluate without --report_path\n"
     run.parse(f"evaluate rope wiki.txt {EVALUATE} --report_path r --finetune_corpus_path pairs.tsv".split())
     assert capsys.readouterr().err == ""
 
