@@ -42,7 +42,7 @@ class Option(NamedTuple):
 
     functions: tuple[str, ...]
     warns: bool  # whether the other functions only warn that it has no effect; else they refuse it
-    kwargs: dict[str, Any]  # for argparse
+    kwargs: dict[str, Any]  # for argparse; the default is that of Run, unless it is given here
 
 
 def option(*functions: str, warns: bool = False, **kwargs: Any) -> Option:
@@ -89,42 +89,39 @@ OPTIONS = {
         help="epochs over the pairs, or over the text where fast or open start from --reading_params_path. Of two "
         "defaults, the first applies without --reading_params_path",
     ),
-    "bottleneck_dim": option(
-        *FUNCTIONS, type=positive(int), default=32, help="length of the perceiver's inner sequence"
-    ),
-    "seed": option(*TRAINING, warns=True, type=seed, default=0, help="random seed"),
+    "bottleneck_dim": option(*FUNCTIONS, type=positive(int), help="length of the perceiver's inner sequence"),
+    "seed": option(*TRAINING, warns=True, type=seed, help="random seed"),
     "device": option(
         *FUNCTIONS,
         choices=["auto", "cpu", "cuda", "mps"],
-        default="auto",
         help="auto: a CUDA GPU if there is one, otherwise the CPU",
     ),
     "precision": option(
         *TRAINING,
         warns=True,
         choices=["auto", "fp32", "bf16"],
-        default="auto",
         help="precision of matmuls; auto: bf16 on CUDA GPUs and on x86 CPUs with AVX-512 BF16, otherwise fp32",
     ),
     "micro_batch_rows": option(
         *TRAINING,
         warns=True,
         type=positive(int),
+        default=None,
         help="rows of a micro-batch (on a CPU, of each thread); lower it to save memory. The batch stays the same",
     ),
-    "checkpoint_minutes": option(
-        *TRAINING, warns=True, type=positive(float), default=5.0, help="minutes between checkpoints"
-    ),
+    "checkpoint_minutes": option(*TRAINING, warns=True, type=positive(float), help="minutes between checkpoints"),
     "resume": option(*TRAINING, action="store_true", help="resume the run that was stopped or killed"),
     "keep_every": option(
-        *TRAINING, type=positive(int), help="keep the parameters every N epochs, as WRITING_PARAMS_PATH.EPOCH"
+        *TRAINING,
+        type=positive(int),
+        default=None,
+        help="keep the parameters every N epochs, as WRITING_PARAMS_PATH.EPOCH",
     ),
-    "tb_folder": option(*TRAINING, "evaluate", warns=True, default="expt", help="where TensorBoard's files go"),
+    "tb_folder": option(*TRAINING, "evaluate", warns=True, help="where TensorBoard's files go"),
     "tb_expt_name": option(
         *TRAINING,
         "evaluate",
         warns=True,
-        default="run",
         help="name of the run in TensorBoard, a folder in --tb_folder",
     ),
 }
@@ -157,7 +154,7 @@ def parser_of(function: str) -> Parser:
             help="whom to ask about; without names, reads one per line from standard input",
         )
     for name, (functions, _, kwargs) in OPTIONS.items():
-        kwargs = dict(kwargs)
+        kwargs = {"default": getattr(Run, name, None)} | kwargs
         if name in RECIPE_OPTIONS:
             kwargs["help"] += by_recipe(*RECIPE_OPTIONS[name])
         if name in REQUIRED[function]:
