@@ -365,6 +365,14 @@ def test_file_that_is_no_state_is_named(world):
             run.main([*PRETRAIN.split(), "1", "--resume"])
 
 
+def test_state_of_a_version_that_lacked_a_setting_is_refused(world):
+    trainer, earlier = small_trainer(), record()
+    del earlier["recipe"]["finetune_qa_per_document"]
+    StateKeeper("a.state", 1, earlier, "").write(trainer)
+    with pytest.raises(UserError, match=r"^a\.state: not the state of a run of this version of the project; move it"):
+        StateKeeper("a.state", 1, record(), "").read(trainer)
+
+
 def test_memory_that_runs_out_while_a_state_is_read_does_not_condemn_it(world, monkeypatch):
     trainer = small_trainer()
     keeper = StateKeeper("a.state", 1, record(), "")
