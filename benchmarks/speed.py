@@ -460,19 +460,29 @@ def in_a_process(function: Callable, *arguments: object) -> Any:
             raise UserError(f"{function.__name__}: {KILLED}") from None
 
 
+MEASUREMENTS = re.findall(r"speed\.py (\w+)", __doc__)
+# each option: the measurements that use it, its default, and what it is
+OPTIONS = {
+    "corpus_path": ([what for what in MEASUREMENTS if what != "lengths"], "wiki.txt", "the pretraining text"),
+    "steps": (["curve"], 300, "the number of steps"),
+    "rounds": (["step", "recipes", "muon"], 7, "the number of rounds"),
+    "rows": (["lengths"], 4, "the rows of a batch"),
+    "epochs": (["pretrain"], COURSE.pretrain_epochs, "the number of epochs"),
+    "pairs_path": (["recipes"], "birth_places_train.tsv", "the pairs"),
+    "questions_path": (["answers"], "birth_dev.tsv", "the questions"),
+}
+
+
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("what", choices=re.findall(r"speed\.py (\w+)", __doc__))
-    parser.add_argument("--corpus_path", default="wiki.txt", help="the pretraining text")
-    parser.add_argument("--steps", type=positive(int), default=300, help="curve: the number of steps")
-    parser.add_argument("--rounds", type=positive(int), default=7, help="step, recipes and muon: the number of rounds")
-    parser.add_argument("--rows", type=positive(int), default=4, help="lengths: the rows of a batch")
-    parser.add_argument(
-        "--epochs", type=positive(int), default=COURSE.pretrain_epochs, help="pretrain: the number of epochs"
-    )
-    parser.add_argument("--pairs_path", default="birth_places_train.tsv", help="recipes: the pairs")
-    parser.add_argument("--questions_path", default="birth_dev.tsv", help="answers: the questions")
+    parser.add_argument("what", choices=MEASUREMENTS)
+    for name, (uses, default, text) in OPTIONS.items():
+        kind = positive(int) if isinstance(default, int) else str
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{', '.join(uses)}: {text}")
     arguments = parser.parse_args()
+    for name, (uses, default, _) in OPTIONS.items():
+        if arguments.what not in uses and getattr(arguments, name) != default:
+            parser.error(f"--{name} has no effect on {arguments.what}")
     configure_torch()  # before the first matmul
     text = read_text(arguments.corpus_path)
     documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)

@@ -76,6 +76,14 @@ def test_figures_of_the_table_become_records(world, monkeypatch, capsys):
     assert len(shown) == 10 and next(records, None) is None
 
 
+def test_option_of_another_measurement_is_refused(monkeypatch):
+    for name, (uses, default, _) in speed.OPTIONS.items():
+        for what in set(speed.MEASUREMENTS) - set(uses):
+            monkeypatch.setattr("sys.argv", ["speed.py", what, f"--{name}", f"{default}1"])  # 31 rows, another file
+            with pytest.raises(UserError, match=f"^--{name} has no effect on {what}; see --help$"):
+                speed.main()
+
+
 def test_benchmark_of_a_killed_process_ends_in_one_line():
     for ended_before_it_answers in (True, False):
         ours, theirs = Pipe()
