@@ -7,7 +7,7 @@
 #             quadratic function whose curvatures fill the interval that the schedule is made for, 16 steps turn errors
 #             of 1 into 4.7; each step of the pattern once: 0.0014; a constant factor of 1.9: 0.2. 64 steps: 6.5e-9,
 #             4.5e-13, 0.0017
-# Cause       get_chebyshev_lr_lambda subtracts 2 from the epoch and takes the first step for what is below 0, as if
+# Cause       get_chebyshev_lr_lambda subtracts 2 from the epoch and uses the first step for negative results, as if
 #             epochs were counted from 1 and the first one was a warm-up. LambdaLR, which calls it, counts from 0.
 # Matters     for all who use it: the factors are the inverse roots of one polynomial, and only all of them, once each,
 #             make it small. Each repeated step multiplies the error in the steepest direction by 18. (That factors are

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# all_reduce(MAX) over gloo drops NaN at part of the positions, for a single number if the second process has it.
+# all_reduce(MAX) over gloo drops NaN at some positions, and a single NaN if the second process has it.
 #
 # Versions    torch 2.13.0 (CPU), gloo, 2 processes on one machine
 # Prediction  written before the run: "all_reduce MAX with a NaN on one rank: NaN on all ranks, whichever rank has it",
@@ -7,8 +7,8 @@
 # Output      one number, NaN on rank 0: nan; NaN on rank 1: 0.0 on both ranks
 #             1,000 numbers, all NaN on one rank: half of them are NaN afterwards, the other half the other rank's 0.0
 #             MIN does the same; SUM keeps every NaN.
-# Cause       Likely: std::max(a, b) gives a unless a < b, which no NaN is. Who is a depends on the position in the
-#             buffer.
+# Cause       Likely: std::max(a, b) gives a unless a < b, which no NaN is. The position in the buffer decides
+#             which is a.
 # Remedy      Look for NaN with a SUM: all_reduce(x.isnan().sum()).
 set -euo pipefail
 dir=$(mktemp -d)

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# The same seed and shape give other normal numbers if the tensor is a view with gaps. Uniform numbers and dropout do
-# not care.
+# With the same seed and shape, a view with gaps gets other normal numbers, but the same uniform numbers and dropout.
 #
 # Versions    torch 2.13.0 (CPU)
 # Prediction  written before the run: "a non-contiguous tensor.normal_() has the same numbers as a contiguous one in

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creating any optimizer imports torch._dynamo and sympy: a second and 70 MB, also where nothing is ever compiled.
+# Creating any optimizer imports torch._dynamo and sympy: a second and 70 MB, even if nothing is ever compiled.
 #
 # Versions    torch 2.13.0 (CPU)
 # Prediction  none was written down. One would expect SGD of one parameter to take no time and no memory

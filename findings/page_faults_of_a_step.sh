@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Each training step faults thousands of pages of memory in again that the step before has freed.
+# Each training step faults in thousands of memory pages again, freed by the step before.
 #
 # Versions    torch 2.13.0 (CPU), one thread, Linux with glibc 2.36
 # Prediction  written before the run: "Forward and backward of an MLP, activations of 8 MB: < 500 a step", since glibc

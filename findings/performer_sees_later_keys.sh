@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# In performer-pytorch, what causal attention gives for a position depends on the keys that come later.
+# In performer-pytorch, the output of causal attention at a position depends on later keys.
 #
 # Versions    performer-pytorch 1.1.4, torch 2.13.0 (CPU; the features of the keys are the same on every device)
 # Prediction  written before the run: "local-attention, linear-attention-transformer, performer: causal=True: no output
@@ -7,7 +7,7 @@
 # Output      the outputs of the first 127 of 128 positions change by 19 % if the last key is doubled, and by 57 % if it
 #             is tripled; those of the first 64 change by 23 % without the other 64
 # Cause       The exponents of the keys are lowered by the largest one of all positions, later ones included, and then
-#             1e-4 is added (`softmax_kernel`). A large key to come makes all others drown in the 1e-4, and earlier
+#             1e-4 is added (`softmax_kernel`). A large later key makes all others drown in the 1e-4, and earlier
 #             positions attend more evenly. Issue 82 of the project, open since 2022, has an example of 0.0085.
 # Matters     In training, a position gets a hint of what comes. In generation, it does not, and what earlier positions
 #             gave changes with each large key.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Which of the equivalent ways to look up or add rows by index is right in bf16 on a CPU.
+# In bf16 on a CPU, only some equivalent ways to look up or add rows by index are right.
 #
 # Versions    torch 2.13.0 (CPU), x86-64
 # Prediction  written before the run: "embedding backward, index_add, scatter_add, index_put accumulate, embedding_bag

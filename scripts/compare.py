@@ -59,7 +59,7 @@ def main() -> None:
 
     people = list(columns[0][1])[:PEOPLE]
     print(
-        f"\nThe first {len(people)} people, as answered by each question's last run (expected answers in parentheses):"
+        f"\nAnswers of each question's last run for the first {len(people)} people (expected answers in parentheses):"
     )
     cells = [["", *people], *([heading, *(answers.get(name, "") for name in people)] for heading, answers in columns)]
     widths = [max(map(len, column)) for column in cells]

@@ -331,7 +331,7 @@ def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
             return f"its recipe has {name}={value}; set that in src/recipe.py"
     for name, path in (("text", "pretrain_corpus_path"), ("pairs", "finetune_corpus_path")):
         if record[name] != kept[name]:
-            return f"{record[path]} differs from {kept[path]} as it was when the run began; give the same content"
+            return f"{record[path]} differs from {kept[path]} as it was at the start of the run; give the same content"
     return None
 
 

@@ -86,8 +86,8 @@ OPTIONS = {
     "finetune_epochs": option(
         "finetune",
         type=positive(int),
-        help="epochs over the pairs, or over the text where fast or open start from --reading_params_path. Of two "
-        "defaults, the first applies without --reading_params_path",
+        help="epochs over the pairs; with fast or open and --reading_params_path, over the text. The first of two "
+        "defaults applies without --reading_params_path",
     ),
     "bottleneck_dim": option(*FUNCTIONS, type=positive(int), help="length of the perceiver's inner sequence"),
     "seed": option(*TRAINING, warns=True, type=seed, help="random seed"),
@@ -107,15 +107,15 @@ OPTIONS = {
         warns=True,
         type=positive(int),
         default=None,
-        help="rows of a micro-batch (on a CPU, of each thread); lower it to save memory. The batch stays the same",
+        help="rows per micro-batch (on a CPU, per thread); lower it to save memory. The batch size stays the same",
     ),
     "checkpoint_minutes": option(*TRAINING, warns=True, type=positive(float), help="minutes between checkpoints"),
-    "resume": option(*TRAINING, action="store_true", help="resume the run that was stopped or killed"),
+    "resume": option(*TRAINING, action="store_true", help="resume a run that was stopped or killed"),
     "keep_every": option(
         *TRAINING,
         type=positive(int),
         default=None,
-        help="keep the parameters every N epochs, as WRITING_PARAMS_PATH.EPOCH",
+        help="save the parameters every N epochs, as WRITING_PARAMS_PATH.EPOCH",
     ),
     "tb_folder": option(*TRAINING, "evaluate", warns=True, help="where TensorBoard's files go"),
     "tb_expt_name": option(

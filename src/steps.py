@@ -135,7 +135,7 @@ def process_group(device: str) -> Iterator[int]:
         raise UserError("torchrun: several processes cannot share this GPU; give --device cpu")
     if device == "cuda":
         if int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
-            raise UserError(f"torchrun --nproc_per_node: there are {torch.cuda.device_count()} GPUs here; start fewer")
+            raise UserError(f"torchrun --nproc_per_node: only {torch.cuda.device_count()} GPUs; start fewer processes")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     try:
@@ -220,7 +220,7 @@ def check_text(run: Run, setup: Setup) -> None:
     if setup.pairs is None:
         missing = documents.missing(f"{template.before}{template.after}")
         if missing is not None and template != COURSE_TEMPLATE:  # given with --question
-            raise UserError(f"{path}: cannot be asked '{template}': {missing}; add a line that has it")
+            raise UserError(f"{path}: '{template}' cannot be asked: {missing}; add a line that has it")
         if not any(mark in documents.stoi for mark in QUESTION_MARKS):
             print(f"warning: {path}: has no question mark, so no question may have one, either", file=sys.stderr)
     if 2 * sum("\t" in document for document in documents.data) > len(documents):

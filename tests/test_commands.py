@@ -331,7 +331,7 @@ def test_text_whose_model_cannot_be_asked_is_named_before_pretraining(world, cap
     warning = "warning: no_mark.txt: has no question mark, so no question may have one, either\n"
     assert warning in capsys.readouterr().err
     with pytest.raises(
-        UserError, match=r"^no_mark\.txt: cannot be asked 'Born {name}\?': the character '\?' \(U\+003F"
+        UserError, match=r"^no_mark\.txt: 'Born {name}\?' cannot be asked: the character '\?' \(U\+003F"
     ):
         run.main([*pretrain.format("no_mark.txt").split(), "--question", "Born {name}?"])
     for mark in "?？؟\u037e՞":  # Latin, Chinese and Japanese, Arabic, Greek, Armenian
@@ -779,7 +779,7 @@ def test_comparison_table(world):
     assert lines[4].split() == ["read", "3", "6", "50.0", "12"]
     assert lines[6].split() == ["1815", "for", "everyone", "1", "2", "50.0", "0"]
     assert lines[7].split() == ["asked", "later", "1", "2", "50.0", "3"]
-    assert lines[9] == "The first 6 people, as answered by each question's last run (expected answers in parentheses):"
+    assert lines[9] == "Answers of each question's last run for the first 6 people (expected answers in parentheses):"
     assert lines[10].split(" {name} ") == ["  " + " " * 19 + "Where was", "born?  When was", "born?"]
     answers = [re.split(" {2,}", line.strip()) for line in lines[11:]]
     assert ["Ada Lovelace", "✓ London", "✓ 1815"] in answers

@@ -295,9 +295,9 @@ def test_resume_compares_all_that_decides_the_outcome(world):
     kept_with_pairs = record(words)
     Path("pairs.tsv").write_text(PAIRS.replace("London", "Copenhagen"), encoding="utf-8")
     reason = difference(record(words), kept_with_pairs)
-    assert reason == "pairs.tsv differs from pairs.tsv as it was when the run began; give the same content"
+    assert reason == "pairs.tsv differs from pairs.tsv as it was at the start of the run; give the same content"
     Path("wiki.txt").write_text(WIKI + "More.\n", encoding="utf-8")
-    assert "wiki.txt as it was when the run began; give the same content" in difference(record(), kept)
+    assert "wiki.txt as it was at the start of the run; give the same content" in difference(record(), kept)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
