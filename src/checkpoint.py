@@ -306,6 +306,7 @@ COMPARED = {
     "precision": "--precision {}",
     "question": "--question {}",
     "reading_params_path": "--reading_params_path {}",
+    "wiring": "parameters of the wiring {}",
     "processes": "{} processes (torchrun --nproc_per_node)",
     "pretrain_lr": "--pretrain_lr {}",
     "pretrain_epochs": "--pretrain_epochs {}",

@@ -317,7 +317,7 @@ def matmul_weights(model: nn.Module) -> list[tuple[int, int]]:
     """Pairs (n, most): n matmul weights apply to at most `most` positions of a row; a model may define its own."""
     if hasattr(model, "matmul_weights"):
         return model.matmul_weights()
-    return [(sum(p.numel() for p in parameter_groups(model, 0.0)[0]["params"]), sys.maxsize)]
+    return [(sum(p.numel() for p in parameter_groups(model, 0.0, decay_all=False)[0]["params"]), sys.maxsize)]
 
 
 def training_flops(weights: list[tuple[int, int]], lengths: Tensor) -> Tensor:

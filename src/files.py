@@ -141,9 +141,13 @@ def is_utf8(beginning: bytes) -> bool:
     return True
 
 
-def check_replaceable(path: str, kind: str) -> None:
-    """Raises UserError if there is a file of another kind at `path`, which is likely to be there by mistake."""
-    found = kind_of(path)
+def check_replaceable(path: str, kind: str | None) -> None:
+    """Raises UserError if a file at `path` is write-protected, or of another kind, and so there by mistake; None stands
+    for any kind.
+    """
+    if os.path.exists(path) and not os.stat(path).st_mode & 0o222:
+        raise UserError(f"{path}: is write-protected; name another output")
+    found = None if kind is None else kind_of(path)
     if found not in (None, kind):
         raise UserError(f"{path}: holds {found}, and would be overwritten; name another output")
 
@@ -186,10 +190,7 @@ def check_writable(path: str, kind: str | None, others: Iterable[str] = ()) -> N
         raise UserError(f"{path}: is a folder; name a file in it")
     if (os.path.exists(path) and not os.path.isfile(path)) or is_open_file(path):
         raise UserError(f"{path}: is not a regular file; name one")
-    if os.path.exists(path) and not os.stat(path).st_mode & 0o222:
-        raise UserError(f"{path}: is write-protected; name another output")
-    if kind is not None:
-        check_replaceable(path, kind)
+    check_replaceable(path, kind)
     with writing(f"{path}:"):
         check_name_fits(part_of(target, LARGEST_PROCESS_ID))
         with tempfile.TemporaryFile(dir=folder):

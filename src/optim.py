@@ -17,7 +17,7 @@ NS_A, NS_B, NS_C = 3.4445, -4.7750, 2.0315  # of each step
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, decay_all: bool = False, excluded: Collection[nn.Parameter] = ()
+    model: nn.Module, weight_decay: float, decay_all: bool, excluded: Collection[nn.Parameter] = ()
 ) -> list[dict]:
     """Two optimizer groups: the parameters with weight decay, and those without.
 

@@ -23,7 +23,7 @@ from recipe import RECIPES, TRAINING, VARIANTS, Run
 
 FUNCTIONS = {
     "pretrain": "read the text with spans masked out, and write the parameters",
-    "finetune": "train on question<TAB>answer pairs; the recipes fast and open also read the text again",
+    "finetune": "train on question<TAB>answer pairs; with --reading_params_path, fast and open read the text, too",
     "evaluate": "answer the questions of a file, and count the right answers",
     "ask": "ask about people by name, and show what the model and the text say",
 }
@@ -100,7 +100,7 @@ OPTIONS = {
         *TRAINING,
         warns=True,
         choices=["auto", "fp32", "bf16"],
-        help="precision of matmuls; auto: bf16 on CUDA GPUs and on x86 CPUs with AVX-512 BF16, otherwise fp32",
+        help="precision of matmuls; auto: bf16 on GPUs from Ampere on and CPUs with AVX-512 BF16, otherwise fp32",
     ),
     "micro_batch_rows": option(
         *TRAINING,

@@ -331,6 +331,9 @@ def make_trainer(run: Run, setup: Setup, dataset: Dataset, config: TrainerConfig
 def train(run: Run, inputs: Inputs, setup: Setup, dataset: Dataset, config: TrainerConfig) -> None:
     """Trains, logs to TensorBoard, keeps the state, and writes the parameters with their record."""
     trainer = make_trainer(run, setup, dataset, config)
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups if group["weight_decay"]]
+    decayed = sum(p.numel() for group in groups for p in group["params"])
+    print(f"weight decay on {decayed} parameters: {'all but biases' if config.decay_all else 'matrices of matmuls'}")
     files = OutputFiles(run.writing_params_path)
     record = record_of(run, inputs, setup.documents, setup.model.config, trainer.world_size)
     resume_command = record["command"] if run.resume else f"{record['command']} --resume"

@@ -30,7 +30,7 @@ class TrainerConfig:
     muon_lr: float = 0.0  # of Muon on model.hidden_matrices(); 0: AdamW trains every parameter
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
-    decay_all: bool = False  # weight decay on all parameters but biases; else on the matrices of matmuls only
+    decay_all: bool = True  # weight decay on all parameters but biases; else on the matrices of matmuls only
     grad_norm_clip: float = 1.0
     lr_decay: bool = False  # linear warm-up, then a cosine; else a constant rate
     warmup_tokens: int = 512 * 20

@@ -46,13 +46,12 @@ def chain(variant: str, recipe: str) -> None:
 def test_pretrain_finetune_evaluate(world, capsys, variant, recipe):
     chain(variant, recipe)
     out = capsys.readouterr().out
-    parameters = sum(
-        p.numel()
-        for n, p in torch.load(f"{variant}.finetune.params").items()
-        if not n.endswith((".mask", ".rope_cache"))
-    )
+    params = torch.load(f"{variant}.finetune.params").items()
+    sizes = {name: p.numel() for name, p in params if not name.endswith((".mask", ".rope_cache"))}
+    decayed = sum(size for name, size in sizes.items() if not name.endswith("bias"))
     assert f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique.\n" in out
-    assert f"number of parameters: {parameters}\n" in out
+    assert f"number of parameters: {sum(sizes.values())}\n" in out
+    assert (f"weight decay on {decayed} parameters: all but biases\n" in out) == recipe.startswith("course")
     if variant == "perceiver":
         assert torch.load("perceiver.finetune.params")["down_block.C"].shape[1] == 64
     assert "Correct: " in out and " out of 6.0: " in out

@@ -266,7 +266,6 @@ MAY_DIFFER = {
     "checkpoint_minutes",
     "tb_folder",
     "tb_expt_name",
-    "wiring",
     "epochs",
     "vocabulary",
     "threads",
@@ -533,6 +532,13 @@ def test_kept_parameters_do_not_replace_what_the_run_reads(world):
         run.main([*again, "--keep_every", "1"])
     run.main(again)
     assert Path("a.params.1").read_bytes() == before
+
+
+def test_write_protected_parameters_are_not_kept_over(world):
+    Path("a.params.2").touch(mode=0o444)
+    with pytest.raises(UserError, match=r"^a\.params\.2: is write-protected; name another output$"):
+        run.main([*PRETRAIN.split(), "3", "--keep_every", "1"])
+    assert left(world) == {"a.params.2"}
 
 
 def test_parameters_that_cannot_be_kept_do_not_end_a_run(world, capsys):
