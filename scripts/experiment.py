@@ -26,7 +26,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import Parser, UserError, exit_on_user_error, positive, seed
 from corpus import build
-from entities import subject_of, title_length
+from entities import title_length, title_of
 from files import OutputFiles, check_folder, locked, read_text, write_text
-from inputs import read_inputs, wording_of
+from inputs import fit_of, read_inputs
 from question import parse_pairs
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe, Run, with_settings
 from records import append_record, commit_and_note, corpus_name, machine, sha256_of
@@ -162,13 +162,13 @@ def held_out_world(folder: Path, text: str, pairs: list[tuple[str, str]], people
     if people > len(pairs):
         raise UserError(f"--people {people} is more than the {len(pairs)} pairs")
     documents = text.split("\n")
-    template = wording_of(pairs, text, None).template
+    template = fit_of(pairs, text, None).template
     pairs = list(pairs)
     random.Random(0).shuffle(pairs)
     if people:
         pairs = pairs[:people]
         names = {template.name_in(question) for question, _ in pairs}
-        kept = [document for document in documents if subject_of(document) in names]
+        kept = [document for document in documents if title_of(document) in names]
         text = "\n".join([*kept, "".join(sorted(set(text) - {"\n"}))])  # the same vocabulary
     share = 3 if people else 5
     if len(pairs) < share:
@@ -208,7 +208,7 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: 
     if not row.titles:
         text = "".join(line[title_length(line) :] for line in text.splitlines(keepends=True))
     if row.question:
-        template = wording_of(pairs, text, None).template
+        template = fit_of(pairs, text, None).template
         pairs, asked = (
             [(row.question.format(name=template.name_in(question)), answer) for question, answer in rows]
             for rows in (pairs, asked)
@@ -231,18 +231,18 @@ def masked_answers(recipe: Recipe, folder: Path) -> dict[str, float]:
 
     documents = CharCorruptionDataset(read_text(f"{folder}/wiki.txt"), BLOCK_SIZE)
     pairs, asked = (parse_pairs(read_text(f"{folder}/{name}.tsv")) for name in ("trained_on", "asked"))
-    subjects = [subject_of(document) for document in documents.data]
-    template = wording_of(pairs, "\n".join(documents.data), None).template
+    titles = [title_of(document) for document in documents.data]
+    template = fit_of(pairs, "\n".join(documents.data), None).template
     dataset = salient_spans(documents, pairs, template, recipe)
     answers = {template.name_in(question): answer for question, answer in asked}
-    lines = [i for i, subject in enumerate(subjects) if answers.get(subject)]
+    lines = [i for i, title in enumerate(titles) if answers.get(title)]
     if not lines:
         return {}
     masked = most_often = 0
     for i in lines:
         x, _ = dataset.batch(torch.full((READINGS,), i))
         spans = Counter(documents.decode(row).split(documents.MASK_CHAR)[2] for row in x)
-        answer = answers[subjects[i]]
+        answer = answers[titles[i]]
         masked += spans[answer]
         most_often += spans.most_common(1)[0][0] == answer
     return {
@@ -283,8 +283,8 @@ class Measurement:
         self.text_path = f"{self.folder}/wiki.txt"
         self.pairs_path, self.asked_path = f"{self.folder}/trained_on.tsv", f"{self.folder}/asked.tsv"
         self.pretrained = OutputFiles(f"{self.folder}/pretrain.params")
-        self.pretraining = 0.0  # seconds
-        self.recorded = self.folder / "recorded"  # recorded_relations() reads it
+        self.pretrain_seconds = 0.0
+        self.recorded_path = self.folder / "recorded"  # recorded_relations() reads it
         self.common = Run(
             function="evaluate",
             variant=variant,
@@ -301,7 +301,7 @@ class Measurement:
 
     def recorded_relations(self) -> list[str]:
         """The relations whose records have been written, in the order of the row."""
-        return self.recorded.read_text().split() if self.recorded.exists() else []
+        return self.recorded_path.read_text().split() if self.recorded_path.exists() else []
 
     def check_complete(self) -> None:
         """Raises UserError if the row was begun, and not all of its records were written."""
@@ -310,7 +310,7 @@ class Measurement:
 
     def forget(self) -> None:
         """Removes what an earlier run of this row left, so that --resume does not take it for a part of this run."""
-        for path in (self.recorded, self.pretrained.path, self.pretrained.state):
+        for path in (self.recorded_path, self.pretrained.path, self.pretrained.state):
             Path(path).unlink(missing_ok=True)
 
     def execute(self, **settings: object) -> object:
@@ -385,14 +385,14 @@ class Measurement:
                 values["measured"]["relation"] = relation
             record(self.common_record(corpus, notes) | values)
             recorded.append(relation)
-            write_text(str(self.recorded), "\n".join(recorded))
+            write_text(str(self.recorded_path), "\n".join(recorded))
 
     def pretrain_and_ask(self) -> dict:
         """Pretrains, finetunes and answers, and looks into the model. Returns what the record says of that."""
         watch = Watch()
         with redirect_stdout(watch):
             self.pretrain()
-            self.pretraining = time.perf_counter() - watch.started
+            self.pretrain_seconds = time.perf_counter() - watch.started
             values = self.ask()
             if self.every:
                 curve = self.curve(values)
@@ -411,10 +411,10 @@ class Measurement:
         """Finetunes the pretrained parameters and answers. Returns what the record says of that."""
         started = time.perf_counter()
         asked, correct = self.finetune_and_answer(self.pretrained.path)
-        total = self.pretraining + time.perf_counter() - started
+        total = self.pretrain_seconds + time.perf_counter() - started
         return {
             "sha256": sha256_of(self.text_path, self.pairs_path, self.asked_path),
-            "seconds": {"pretrain": round(self.pretraining), "total": round(total)},
+            "seconds": {"pretrain": round(self.pretrain_seconds), "total": round(total)},
             "correct": int(correct),
             "asked": int(asked),
         }
@@ -445,8 +445,8 @@ class Measurement:
         from checkpoint import read_record
 
         written = read_record(self.pretrained.path)
-        base = asdict(RECIPES[self.arguments.recipe])
-        settings = {field.name: getattr(self.recipe, field.name) for field in fields(Recipe) if field.name != "name"}
+        base, settings = asdict(RECIPES[self.arguments.recipe]), asdict(self.recipe)
+        del settings["name"]
         return commit_and_note(written["commit"], *notes) | {
             "machine": machine(),
             "experiment": self.arguments.experiment,

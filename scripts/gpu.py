@@ -81,7 +81,7 @@ def machine_part(tiny: bool) -> None:
     )
 
 
-class Outcomes:
+class PytestCounts:
     """A pytest plugin that counts how tests ended, and says so at once: a part that times out keeps its counts."""
 
     def __init__(self) -> None:
@@ -105,11 +105,11 @@ def tests_part(tiny: bool) -> None:
     import pytest
 
     os.chdir(ROOT)
-    outcomes = Outcomes()
+    counts = PytestCounts()
     options = ["-m", "gpu", "-vv", "-rs", "-p", "no:cacheprovider", *["-k", "not bf16"] * (precision() == "fp32")]
-    code = pytest.main([*options, "tests/test_gpu.py"], plugins=[outcomes])
+    code = pytest.main([*options, "tests/test_gpu.py"], plugins=[counts])
     if code:
-        raise RuntimeError(f"failed: {', '.join(outcomes.failed)}" if outcomes.failed else f"pytest ended with {code}")
+        raise RuntimeError(f"failed: {', '.join(counts.failed)}" if counts.failed else f"pytest ended with {code}")
 
 
 def text_to_train_on(tiny: bool) -> "CharCorruptionDataset":
@@ -164,7 +164,7 @@ def time_steps(variant: str, documents: "CharCorruptionDataset", compiles: bool,
     trainer = trainer_of(variant, documents)
     on_gpu = trainer.device.type == "cuda"
     if not compiles:
-        trainer.engine.parallel = trainer.model
+        trainer.engine.wrapped = trainer.model
     throughput = Throughput(trainer.engine)
     order = torch.arange(len(documents), device=trainer.device)
 

@@ -35,7 +35,7 @@ class Table:
     where: Callable[[Record], bool]
     row: Callable[[Record], Hashable]  # records with the same value share a row
     columns: dict[str, Column]
-    order: Callable[[list[Record]], Any] = lambda records: 0  # otherwise rows are in the file's order
+    order: Callable[[list[Record]], Any] = lambda records: 0  # by default, rows stay in the file's order
 
     def rows(self, records: list[Record]) -> list[list[Record]]:
         """The records of each row."""

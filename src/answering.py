@@ -2,40 +2,25 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import groupby
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from dataset import CharCorruptionDataset
-from model import GPT
+from model import GPT, evaluating
 from recipe import MASK
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Turns off dropout and gradients, and restores the mode of the model afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def unanswerable(vocabulary: CharCorruptionDataset, question: str) -> str | None:
     """Why the model cannot be asked this question, or None if it can."""
     missing = vocabulary.missing(question)
-    if missing is not None:
-        return missing
-    if len(question) + 2 > vocabulary.block_size:  # room for a MASK and one character of the answer
+    if missing is None and len(question) + 2 > vocabulary.block_size:  # room for a MASK and one character of the answer
         return f"the question has {len(question)} characters, at most {vocabulary.block_size - 2} fit into the block"
-    return None
+    return missing
 
 
 def askable(vocabulary: CharCorruptionDataset, questions: Sequence[str]) -> list[int]:
@@ -59,8 +44,8 @@ def same_length_batches(
             yield batch, torch.tensor([vocabulary.encode_marked(questions[i]) for i in batch], device=device)
 
 
-def answer_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) -> Tensor:
-    """Log probabilities from logits (N, vocab_size), changed in place: an answer has no PAD, line end or tab."""
+def next_log_probabilities(vocabulary: CharCorruptionDataset, logits: Tensor) -> Tensor:
+    """Logits (N, vocab_size), changed in place, to log probabilities of the next character: no PAD, line end or tab."""
     for excluded in (vocabulary.PAD_CHAR, "\n", "\t"):
         if excluded in vocabulary.stoi:
             logits[:, vocabulary.stoi[excluded]] = -torch.inf
@@ -95,7 +80,7 @@ def answer(
                 x = pad_sequence([torch.tensor(strings[i]) for i in going], batch_first=True).to(device)  # (B, T)
                 last = torch.tensor([len(strings[i]) - 1 for i in going], device=device)
                 logits = model(x)[0][torch.arange(len(going), device=device), last]  # (B, vocab_size)
-                choice = answer_log_probabilities(vocabulary, logits).argmax(dim=-1)
+                choice = next_log_probabilities(vocabulary, logits).argmax(dim=-1)
                 for i, character in zip(going, choice.tolist(), strict=True):
                     strings[i].append(character)
                 going = [i for i in going if strings[i][-1] != MASK and len(strings[i]) < ends[i]]
@@ -126,7 +111,7 @@ def likeliest_answers(
             while searched and x.size(2) < vocabulary.block_size:
                 B, _, T = x.shape
                 logits = model(x.flatten(0, 1))[0][:, -1]  # (B * beams, vocab_size)
-                following = answer_log_probabilities(vocabulary, logits).view(B, -1, logits.size(-1))
+                following = next_log_probabilities(vocabulary, logits).view(B, -1, logits.size(-1))
                 total = score[:, :, None] + following  # (B, beams, vocab_size)
                 for i, row in enumerate(searched):
                     ended = [vocabulary.decode(ids) for ids in x[i, :, prompts.size(1) :].tolist()]
@@ -159,6 +144,6 @@ def answer_probabilities(
             for row, x in zip(rows, prompts, strict=True):  # one by one, since answers differ in length
                 target = torch.tensor(vocabulary.encode_marked(answers[row]), device=x.device)  # answer MASK
                 logits = model(torch.cat((x, target[:-1]))[None])[0][0, len(x) - 1 :]  # (len(target), vocab_size)
-                log_p = answer_log_probabilities(vocabulary, logits).gather(1, target[:, None])  # (len(target), 1)
+                log_p = next_log_probabilities(vocabulary, logits).gather(1, target[:, None])  # (len(target), 1)
                 result[row] = math.exp(log_p.sum())
     return result

@@ -89,12 +89,6 @@ def causal_mask(block_size: int) -> Tensor:
     return torch.tril(torch.ones(block_size, block_size)).view(1, 1, block_size, block_size)
 
 
-def project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """[layer(x) for layer in layers], computed as one matmul, which is faster than several."""
-    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-    return F.linear(x, weight, bias).chunk(len(layers), dim=-1)
-
-
 def split_heads(x: Tensor, n_head: int) -> Tensor:
     """(B, T, C) -> (B, nh, T, hs)."""
     B, T, C = x.shape
@@ -105,6 +99,12 @@ def merge_heads(x: Tensor) -> Tensor:
     """(B, nh, T, hs) -> (B, T, C)."""
     B, nh, T, hs = x.shape
     return x.transpose(1, 2).reshape(B, T, nh * hs)
+
+
+def project(x: Tensor, n_head: int, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """[split_heads(layer(x), n_head) for layer in layers], computed as one matmul, which is faster than several."""
+    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    return tuple(split_heads(part, n_head) for part in F.linear(x, weight, bias).chunk(len(layers), dim=-1))
 
 
 class DotProductAttention(nn.Module):
@@ -149,8 +149,7 @@ class CausalSelfAttention(DotProductAttention):
 
     def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, C) -> query, key and value, each (B, nh, T, hs)."""
-        q, k, v = project(x, self.query, self.key, self.value)  # (B, T, C)
-        return split_heads(q, self.n_head), split_heads(k, self.n_head), split_heads(v, self.n_head)
+        return project(x, self.n_head, self.query, self.key, self.value)
 
 
 class CausalCrossAttention(DotProductAttention):
@@ -158,9 +157,8 @@ class CausalCrossAttention(DotProductAttention):
 
     def query_key_value(self, x_kv: Tensor, x_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x_kv (B, Tk, C), x_q (B or 1, Tq, C) -> query (B or 1, nh, Tq, hs), key and value (B, nh, Tk, hs)."""
-        q = self.query(x_q)  # (B or 1, Tq, C)
-        k, v = project(x_kv, self.key, self.value)  # (B, Tk, C)
-        return split_heads(q, self.n_head), split_heads(k, self.n_head), split_heads(v, self.n_head)
+        q = split_heads(self.query(x_q), self.n_head)  # (B or 1, nh, Tq, hs)
+        return q, *project(x_kv, self.n_head, self.key, self.value)  # key and value (B, nh, Tk, hs)
 
 
 def standard_rope_cache(block_size: int, head_size: int) -> Tensor:

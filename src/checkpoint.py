@@ -27,14 +27,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from answering import evaluating
 from attention import standard_rope_cache
 from cli import Stopped, UserError
 from dataset import CharCorruptionDataset
 from engine import is_out_of_memory
 from files import OutputFiles, atomic_write, read_bytes, write_text
 from inputs import Inputs
-from model import GPT, WIRINGS, GPTConfig
+from model import GPT, WIRINGS, GPTConfig, evaluating
 from recipe import MASK, PAD, VARIANTS, Run
 from trainer import Trainer
 

@@ -123,7 +123,7 @@ class CharCorruptionDataset(BatchDataset):
 
     def draw(self, indices: Tensor) -> Spans:
         """Draws how much to keep of each document `indices` (B,), and which span of it to mask."""
-        truncation, size, rounding, place = torch.rand(4, len(indices), device=indices.device)  # (B,) each
+        truncation, size, rounding, where = torch.rand(4, len(indices), device=indices.device)  # (B,) each
         # truncate to a length that is uniform on 4 .. max_length
         length = 4 + (truncation * (self.max_length - 3)).long()
         length = torch.minimum(length, self.lengths[indices])
@@ -131,7 +131,7 @@ class CharCorruptionDataset(BatchDataset):
         # of exactly length/4; in documents of fewer than 4 characters, the number is length/4
         shortest = (length / 4).clamp(max=1)
         span_length = (shortest + size * 2 * (length / 4 - shortest) + rounding).long()
-        start = (place * (length - span_length + 1)).long()  # uniform on 0 .. length - span_length
+        start = (where * (length - span_length + 1)).long()  # uniform on 0 .. length - span_length
         body = self.starts[indices]
         return Spans(body, torch.zeros_like(body), body, length, start, span_length)
 

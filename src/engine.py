@@ -175,9 +175,9 @@ def makes_batches(dataset: Dataset) -> bool:
 class Engine:
     """Computes losses and gradients of batches for a model, called as model(x, y) -> (logits, loss).
 
-    Padded batches are int64 (B, T); after a row's targets there is only PAD. They are split into
-    micro-batches, which is correct for a causal model whose loss is the mean over all other targets. Other batches are
-    not split. On a CPU, if the model has a method replica(), each thread but the first trains a replica on its own
+    Padded batches are int64 (B, T), with only PAD after the last target of a row. They are split into micro-batches,
+    which is correct for a causal model whose loss is the mean over the targets that are not PAD. Other batches are not
+    split. On a CPU, if the model has a method replica(), each thread but the first trains a replica on its own
     micro-batches. For a model this small, that is faster than sharing each operation among all threads.
 
     In a process group (torchrun), each process computes its share of a batch, and gradients are those of the batch.
@@ -191,9 +191,9 @@ class Engine:
         self.dtype = DTYPES[pick_precision(config.precision, self.device)]
         self.model = model.to(self.device)
         steps = config.max_epochs * math.ceil(len(train_dataset) / config.batch_size)
-        self.parallel = compiled(model, self.device, steps, accumulates=config.micro_batch_rows > 0)
+        self.wrapped = compiled(model, self.device, steps, accumulates=config.micro_batch_rows > 0)
         if self.world_size > 1:
-            self.parallel = data_parallel(self.parallel)
+            self.wrapped = data_parallel(self.wrapped)
         self.replicas: list[nn.Module] = []  # one per extra thread of a CPU
         # a dataset with most_rows() adds rows of its own
         most_rows = getattr(train_dataset, "most_rows", lambda rows: rows)
@@ -207,7 +207,7 @@ class Engine:
     def divide_among_threads(self, batch_rows: int, micro_batch_rows: int, padded: bool) -> None:
         """Creates one replica per extra CPU thread that a batch has work for, and sets self.micro_batch_rows.
 
-        If micro_batch_rows is 0, that is enough for two micro-batches per thread, within CPU_MICRO_BATCH_ROWS.
+        If micro_batch_rows is 0, each thread gets two micro-batches of a batch, within CPU_MICRO_BATCH_ROWS.
         """
         rows = min(micro_batch_rows, batch_rows)
         least, most = CPU_MICRO_BATCH_ROWS[self.dtype]
@@ -221,7 +221,7 @@ class Engine:
     def backward(self, x: Tensor, y: Tensor, padded: bool) -> Tensor:
         """Adds the gradients of a batch to the model's parameters. Returns its loss, a scalar on the device."""
         parts = self.micro_batches(x, y, padded)
-        loss = self.backward_in_threads(parts) if self.replicas else self.accumulate(self.parallel, parts)
+        loss = self.backward_in_threads(parts) if self.replicas else self.accumulate(self.wrapped, parts)
         return self.over_processes(loss)
 
     def share_of_loss(self, x: Tensor, y: Tensor, padded: bool) -> Tensor:
@@ -258,7 +258,7 @@ class Engine:
         return sum(losses)
 
     def accumulate(self, model: nn.Module, parts: list[MicroBatch]) -> Tensor:
-        """Adds the gradients of the micro-batches to those of the model. Returns the sum of their losses."""
+        """Adds each micro-batch's gradients, times its share, to the model's. Returns the losses, summed likewise."""
         total = torch.zeros((), device=self.device)
         with self.autocast():
             for number, (x, y, share) in enumerate(parts, 1):
@@ -274,8 +274,8 @@ class Engine:
         return model.loss_at_targets(x, y) if self.uses_loss_at_targets(model) else model(x, y)[1]
 
     def uses_loss_at_targets(self, model: nn.Module) -> bool:
-        """Whether the model has this method, and with it skipped_weights(), and runs on a CPU: its shapes depend on the
-        data and would slow a GPU.
+        """Whether the model has loss_at_targets(), and with it skipped_weights(), and is on a CPU: a GPU is slow where
+        shapes depend on the data.
         """
         return self.device.type == "cpu" and hasattr(model, "loss_at_targets")
 
@@ -359,7 +359,7 @@ class Throughput:
         """Adds a step on the batch x, y (B, ...)."""
         lengths = x.reshape(len(x), -1).count_nonzero(dim=1)  # (B,)
         flops = training_flops(self.weights, lengths)
-        if self.engine.uses_loss_at_targets(self.engine.parallel):
+        if self.engine.uses_loss_at_targets(self.engine.wrapped):
             without_target = lengths.sum() - (y != PAD).sum()
             flops -= 6 * self.engine.model.skipped_weights() * without_target
         self.done += torch.stack((lengths.sum(), flops))

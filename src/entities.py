@@ -10,13 +10,11 @@ from itertools import chain
 from cli import UserError
 from question import SPACED_LETTER, UNSPACED_LETTER, Names, TemplateFit
 
-words_in = re.compile(r"\w+").findall  # in Chinese, a whole sentence
 WITHIN_WORD = re.compile(rf"{SPACED_LETTER}-?{SPACED_LETTER}")  # as in "nn" or "n-M", but not in "n's"
 TOKEN = re.compile(rf" ?(?:{SPACED_LETTER}+|{UNSPACED_LETTER}|[^\w\s])")  # a word or mark, with the space before it
 WORD = re.compile(rf"{SPACED_LETTER}+|{UNSPACED_LETTER}")  # in Chinese, one character
 CLAUSE = re.compile(rf"{SPACED_LETTER}+(?:[ '’-]{SPACED_LETTER}+)*")  # words joined by a space, hyphen or apostrophe
 split_words = WORD.findall
-tokens_in = re.compile(r"\w+|[^\w ]").findall  # words and marks, without spaces
 RARE_ONE_IN = 10  # a word is rare if fewer than one text in this many contains it
 MOST_WORDS = 4  # of a phrase
 SENTENCE_ENDS = (". ", ": ", "? ", "! ", "; ")
@@ -44,9 +42,9 @@ def read_documents(texts: Sequence[str], places: set[str], names: Iterable[str] 
     pattern, lowercase = entity_pattern(places), lowercase_words(texts)
     subjects = Subjects(names, texts, places, lowercase)
 
-    def annotated(text: str, title: int, subject: str) -> Document:
-        entities = find_entities(text, title, pattern, lowercase, subject)
-        return Document(text, title, subject, entities, (1.0,) * len(entities))
+    def annotated(text: str, body: int, subject: str) -> Document:
+        entities = find_entities(text, body, pattern, lowercase, subject)
+        return Document(text, body, subject, entities, (1.0,) * len(entities))
 
     documents = [annotated(text, *subjects.of(text)) for text in texts]
     guesses = guess_subjects(documents, subjects.known.names, places) if subjects.untitled else {}
@@ -106,20 +104,20 @@ class Subjects:
         self.after_names = {token for token, times in following.items() if times > max(1, 0.01 * following.total())}
 
     def of(self, text: str) -> tuple[int, str]:
-        """The length of the title and the subject of a text: (0, "") if it has no title and begins with no name."""
-        title, name = title_length(text), self.name_at(text, 0)
-        subject = text[: max(0, title - 2)]
-        following = text[title:]
+        """The length of the title of a text, 0 if there is none, and the subject, "" if it is unknown."""
+        body, name = title_length(text), self.name_at(text, 0)
+        subject = text[: max(0, body - len(". "))]
+        following = text[body:]
         if subject in self.known.names:
-            return title, subject
+            return body, subject
         cut_at_initial = name.startswith(subject) and not text.startswith(". ", len(name))  # "Ada P. " of Ada P. Ek
-        if name and (not title or cut_at_initial):
+        if name and (not body or cut_at_initial):
             return 0, name
         if name and self.is_sentence(subject[len(name) :], most=1) and subject not in following:
             return 0, name  # "Ada Ek was a poet. " is no title
-        if self.untitled and not (title and (subject in following or self.is_like_a_name(subject))):
+        if self.untitled and not (body and (subject in following or self.is_like_a_name(subject))):
             return 0, self.only_name_in(text) or self.unknown_name(text)
-        return title, subject
+        return body, subject
 
     def only_name_in(self, text: str) -> str:
         """The known name in a text, if there is exactly one, else ""."""
@@ -242,7 +240,7 @@ def title_length(text: str) -> int:
     return whole
 
 
-def subject_of(text: str) -> str:
+def title_of(text: str) -> str:
     """The title of a document without its full stop; "" if it has none."""
     return text[: max(0, title_length(text) - len(". "))]
 
@@ -280,9 +278,9 @@ def is_place(entity: str, places: set[str]) -> bool:
 
 
 def find_entities(
-    text: str, title: int, pattern: re.Pattern[str], lowercase: set[str], subject: str = ""
+    text: str, body: int, pattern: re.Pattern[str], lowercase: set[str], subject: str = ""
 ) -> tuple[tuple[int, int], ...]:
-    """Where the entities after a title of that length begin and end.
+    """Where the entities from position `body` on, after the title, begin and end.
 
     They are the places of the entity_pattern(), and runs of capitalized words. Two capitalized places with a hyphen
     between them are one: "American-British". One of the `lowercase` words at the beginning of a sentence is not part of
@@ -290,8 +288,8 @@ def find_entities(
     """
     entities: list[tuple[int, int]] = []
     in_run = False  # whether a capitalized word extends the last entity
-    for word in pattern.finditer(text, title):
-        if word[1] or (word[0][0].isupper() and not (word[0].lower() in lowercase and begins_sentence(word, title))):
+    for word in pattern.finditer(text, body):
+        if word[1] or (word[0][0].isupper() and not (word[0].lower() in lowercase and begins_sentence(word, body))):
             gap = text[entities[-1][1] : word.start()] if entities else ""
             is_joined = word[1] and word[0][0].isupper() and gap == "-"
             if is_joined or (in_run and not word[1] and gap == " "):
@@ -299,15 +297,15 @@ def find_entities(
             else:
                 entities.append(word.span())
             in_run = not word[1]
-    return without_repetitions(text, entities, title, subject)
+    return without_repetitions(text, entities, body, subject)
 
 
 def without_repetitions(
-    text: str, spans: Iterable[tuple[int, int]], title: int, subject: str
+    text: str, spans: Iterable[tuple[int, int]], body: int, subject: str
 ) -> tuple[tuple[int, int], ...]:
-    """The spans that contain more than words of the title, of that length, or of the subject, if there is no title."""
-    known = set(words_in(text[:title] or subject))
-    return tuple((start, end) for start, end in spans if not known.issuperset(words_in(text[start:end])))
+    """The spans that hold a word which is not in the title, text[:body], nor in the subject if there is no title."""
+    known = set(re.findall(r"\w+", text[:body] or subject))  # in Chinese, \w+ is a whole sentence
+    return tuple((start, end) for start, end in spans if not known.issuperset(re.findall(r"\w+", text[start:end])))
 
 
 def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list[tuple[int, int, float]]]]:
@@ -355,9 +353,9 @@ def joined(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]
     return runs
 
 
-def begins_sentence(word: re.Match[str], title: int) -> bool:
-    """Whether a word found in a document with a title of that length is the first of a sentence."""
-    return word.start() == title or word.string.endswith(SENTENCE_ENDS, title, word.start())
+def begins_sentence(word: re.Match[str], body: int) -> bool:
+    """Whether a word is the first of a sentence in a document whose title ends at `body`."""
+    return word.start() == body or word.string.endswith(SENTENCE_ENDS, body, word.start())
 
 
 def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str], places: set[str]) -> list[Document]:
@@ -374,7 +372,7 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
     def features(document: Document) -> Iterator[list[Feature]]:
         undated, read, words, first_ends = re.sub(r"\d", "0", document.text), document.title_length, [], []
         for start, end in document.entities:
-            words = [*words, *tokens_in(undated[read:start])][-2:]
+            words = [*words, *re.findall(r"\w+|[^\w ]", undated[read:start])][-2:]  # words and marks
             read = start
             entity = document.text[start:end]
             yield [
@@ -487,8 +485,8 @@ def summarize(
     found: Counter[str] = Counter()
     titled = 0
     for text in texts:
-        title, subject = subjects.of(text)
-        titled += title > 0
+        body, subject = subjects.of(text)
+        titled += body > 0
         if subject in names:
             found[subject] += 1
     lengths = [len(text) for text in texts]

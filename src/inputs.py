@@ -1,13 +1,14 @@
-"""Reads and checks the inputs of a run, and checks its outputs, before any work begins. Imports no torch."""
+"""Reads and checks what a run needs, and checks its outputs, before any work begins. Imports no torch."""
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from cli import UserError
-from entities import subject_of
+from entities import title_of
 from files import PARAMS, RECORD, REPORT, TEXT, OutputFiles, check_folder, check_replaceable, check_writable, read_text
 from question import (
     COURSE_TEMPLATE,
@@ -51,7 +52,7 @@ def read_inputs(run: Run) -> Inputs:
     given = None if run.question is None else QuestionTemplate.parse(run.question)
     if run.finetune_corpus_path is not None and run.uses_pairs:
         pairs = parse_pairs(read_text(run.finetune_corpus_path), run.finetune_corpus_path)
-        fit = wording_of(pairs, text, given)
+        fit = fit_of(pairs, text, given)
         if run.trains:
             check_fit(fit, run.finetune_corpus_path)
         header = find_header(pairs, fit, text)
@@ -61,10 +62,10 @@ def read_inputs(run: Run) -> Inputs:
         eval_pairs = parse_questions(read_text(run.eval_corpus_path), run.eval_corpus_path)
         if run.report_path is not None and eval_pairs[0][1] is None:
             raise UserError(f"{run.eval_corpus_path}: has no answers; --report_path needs them to compare with")
-        wording = wording_of(eval_pairs, text, given if run.trains or run.report_path is not None else None)
+        eval_fit = fit_of(eval_pairs, text, given if run.trains or run.report_path is not None else None)
         if run.report_path is not None:  # which looks up the names in the text
-            check_fit(wording, run.eval_corpus_path)
-        header = find_header(eval_pairs, wording, text)
+            check_fit(eval_fit, run.eval_corpus_path)
+        header = find_header(eval_pairs, eval_fit, text)
         if header is not None:  # or a question like no other, which may be asked
             print(f"warning: {run.eval_corpus_path}, line 1: {header}", file=sys.stderr)
     return Inputs(text, pairs, eval_pairs, fit)
@@ -80,13 +81,13 @@ def check_fit(fit: TemplateFit, path: str) -> None:
         )
 
 
-def wording_of(rows: Sequence[tuple[str, str | None]], text: str, given: QuestionTemplate | None) -> TemplateFit:
-    """The wording of the questions in the rows: `given`, or else the one that most of them share."""
+def fit_of(rows: Sequence[tuple[str, str | None]], text: str, given: QuestionTemplate | None) -> TemplateFit:
+    """How well the questions of the rows fit a wording: the `given` one, or else the one that most of them share."""
     questions = [question for question, _ in rows]
     if given is not None:
         return fit_template(given, questions)
     lines = text.split("\n")
-    return find_template(questions, set(map(subject_of, lines)), lines)
+    return find_template(questions, set(map(title_of, lines)), lines)
 
 
 def check_outputs(run: Run) -> None:
@@ -116,3 +117,26 @@ def check_outputs(run: Run) -> None:
         taken.append(path)
     if run.writing_params_path is not None or run.report_path is not None:
         check_folder(Path(run.tb_folder) / run.tb_expt_name, "name another with --tb_folder")
+
+
+def read_names() -> Iterator[str]:
+    """The lines of standard input that are not blank: UTF-8, or typed at a prompt until Ctrl-D. Raises UserError."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed; give the names as arguments")
+    source = getattr(sys.stdin, "buffer", sys.stdin)  # bytes: UTF-8 whatever the locale
+    for number in count(1):
+        if sys.stdin.isatty():
+            prompt = "Who? (Ctrl-D to end) " if number == 1 else "Who? "
+            print(prompt, end="", file=sys.stderr, flush=True)  # standard output may be a file
+        line = source.readline()
+        if not line:
+            if sys.stdin.isatty():
+                print(file=sys.stderr)  # Ctrl-D leaves the cursor behind the prompt
+            return
+        if isinstance(line, bytes):
+            try:
+                line = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise UserError(f"standard input, line {number}: not UTF-8; give the names in UTF-8") from None
+        if line.strip():
+            yield line

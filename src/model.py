@@ -4,6 +4,8 @@ Shapes: B is the batch size, T the number of positions, C = n_embd, nh = n_head,
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -185,6 +187,18 @@ class UpProjectBlock(nn.Module):
         return self.attn.weights(*self.attention_inputs(y, x))
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Turns off dropout and gradients, and restores the mode of the model afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
 class GPT(nn.Module):
     """A causal language model over characters (Radford et al. 2018), with the names of the course's fork of minGPT."""
 
@@ -228,7 +242,7 @@ class GPT(nn.Module):
         return [p for p in self.parameters() if p.dim() == 2 and all(p is not other for other in outside)]
 
     def matmul_weights(self) -> list[tuple[int, int]]:
-        """Pairs (n, T): n weights of matmuls are each used for up to T positions of a sequence.
+        """Pairs (n, most): n weights of matmuls are each used for at most `most` positions of a sequence.
 
         In the perceiver, the weights inside the bottleneck are used for m positions. The query projection of its first
         block is left out: it is computed once for the whole batch.
@@ -301,8 +315,8 @@ class GPT(nn.Module):
         return sum(p.numel() for p in skipped) if self.skips() else 0
 
     def loss_at_targets(self, idx: Tensor, targets: Tensor) -> Tensor:
-        """The loss of forward(), a scalar. If it skips(), then without the last MLP and the head at the positions that
-        have no target."""
+        """idx and targets (B, T) -> the loss of forward(), a scalar. If it skips(), then without the last MLP and the
+        head at the positions that have no target."""
         if not self.skips():
             return self(idx, targets)[1]
         has_target = targets != PAD  # (B, T), n of them True

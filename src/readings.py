@@ -19,18 +19,18 @@ FACT_PIECES = 6  # of a fact: what comes before the span, MASK, what comes after
 
 
 class SalientSpanDataset(BatchDataset):
-    """Salient span masking: with probability entity_mask_prob, the masked span is an entity of the document, such as
-    "Warsaw" or "Royal Academy" (Guu et al. 2020, REALM, section 3.4); otherwise it is random, as in
-    CharCorruptionDataset.
+    """Salient span masking (Guu et al. 2020, REALM, section 3.4): with probability entity_mask_prob, the masked span is
+    an entity of the document, such as "Warsaw" or "Royal Academy"; otherwise it is random, as in CharCorruptionDataset.
 
-    A text with a masked entity consists of a head, at most context_chars characters before the entity, the entity, and
-    at most context_chars after it. The head is the document's title, "Ada Lovelace. ", or, with probability
-    question_prefix_prob, the question about its subject, "Where was Ada Lovelace born? ": each fact is learned under
-    the phrasing used at test time. Where the title or the subject is missing, the head is empty. Entities are drawn
-    uniformly or, with weight_by_answer_odds, in proportion to the odds that they are answers:
-    entities.weigh_by_answer_odds(). With these odds, question_prefix_prob is multiplied by the document's relevance:
-    the question comes less often before a document that is less likely to hold the answer than others about its
-    subject. Raises UserError if the text lacks characters of the question.
+    Of a document with a masked entity, a row holds a head, the entity, and at most context_chars characters on either
+    side of it. The head is the title, "Ada Lovelace. ", or, with probability question_prefix_prob, the question about
+    the subject, "Where was Ada Lovelace born? ": each fact is learned under the phrasing used at test time. The head is
+    empty where the title or the subject is missing.
+
+    With weight_by_answer_odds, entities are drawn in proportion to the odds that they are answers instead of uniformly
+    (entities.weigh_by_answer_odds()), and question_prefix_prob is multiplied by the document's relevance, which is low
+    if other documents about the subject are likelier to hold the answer. Raises UserError if the text lacks characters
+    of the question.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class Recipe:
     decay_all: bool  # weight decay on all parameters but biases; else on the matrices of matmuls only
     dropout: float
     loss_on_span: bool  # only masked spans, and the marks that end them, are targets; else all characters
-    # how the text is read where the pairs are known: in pretraining, unless reads_facts is set, and in finetuning
+    # salient spans: how finetuning reads the text again, and how pretraining reads it unless reads_facts is set
     entity_mask_prob: float  # probability that the masked span is a named entity, read with little context
     context_chars: int  # at most this many characters are read on each side of such an entity or fact
     question_prefix_prob: float  # highest probability that the question about the subject replaces its title

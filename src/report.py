@@ -268,13 +268,13 @@ def as_table(rows: Sequence[ReportRow]) -> str:
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
-    """The bin of each confidence, 0 .. BINS - 1."""
+    """The bin of each confidence (N,), 0 .. BINS - 1."""
     return np.minimum((confidence * BINS).astype(int), BINS - 1)
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
     """The expected calibration error: how far accuracy is from mean confidence, over bins of equal width, weighted by
-    their counts (Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3)."""
+    their counts (Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3). Both are (N,)."""
     which = bin_of(confidence)
     return sum(
         abs(correct[which == b].mean() - confidence[which == b].mean()) * np.mean(which == b) for b in np.unique(which)
@@ -282,7 +282,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 
 def auroc(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """The chance that a right answer has a higher probability than a wrong one; a tie counts half."""
+    """The chance that a right answer has a higher probability than a wrong one; a tie counts half. Both are (N,)."""
     right, wrong = confidence[correct], confidence[~correct]
     if not len(right) or not len(wrong):
         return math.nan
@@ -331,7 +331,7 @@ def summary_row(name: str, correct: np.ndarray) -> str:
 
 
 def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, size: int = 300) -> np.ndarray:
-    """Accuracy over confidence as bars, the diagonal in red: (size, size, 3) uint8."""
+    """Accuracy over confidence, both (N,), as bars, the diagonal in red: (size, size, 3) uint8."""
     image = np.full((size, size, 3), 255, dtype=np.uint8)
     which = bin_of(confidence)
     for b in np.unique(which):
@@ -343,7 +343,7 @@ def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, size: int =
 
 
 def attention_picture(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """A row of heads for each layer, dark where the weights are large: (height, width, 3) uint8."""
+    """For each layer (nh, Tq, Tk) a row of its heads, dark where weights are large: (height, width, 3) uint8."""
     height, width = (max(m.shape[axis] for m in maps) + 2 for axis in (1, 2))
     rows = [
         np.hstack([np.pad(head, ((0, height - head.shape[0]), (0, width - head.shape[1]))) for head in layer])

@@ -203,7 +203,7 @@ def function_of(argv: list[str]) -> str:
 
 
 def check_options(parser: Parser, function: str, given: dict[str, Any]) -> None:
-    """Raises UserError for an option that does not apply to the function, and for one that is missing."""
+    """Raises UserError for an option that is missing or does not apply; some only get a warning instead."""
     for name, (functions, warns, _) in OPTIONS.items():
         if function in functions or given[name] == parser.get_default(name):
             continue

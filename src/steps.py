@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,15 @@ import torch.distributed as dist
 from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
-from answering import answer, answer_probabilities, evaluating, likeliest_answers, unanswerable
+from answering import answer, answer_probabilities, likeliest_answers, unanswerable
 from checkpoint import TIME, StateKeeper, keep_params, load_params, record_of, save_params
 from cli import UserError, dropping_output, one_of_several
 from dataset import BatchDataset, CharCorruptionDataset, MixedDataset, NameDataset
 from engine import configure_torch, is_out_of_memory, pick_device, pick_precision
-from entities import subject_of, summarize
+from entities import summarize, title_of
 from files import OutputFiles, locked, write_text, writing
-from inputs import Inputs
-from model import GPT, GPTConfig
+from inputs import Inputs, read_names
+from model import GPT, GPTConfig, evaluating
 from optim import final_tokens_of
 from question import (
     COURSE_TEMPLATE,
@@ -62,10 +61,10 @@ from utils import set_seed
 
 @dataclass
 class Setup:
-    """What every function needs: the vocabulary, the model on its device, and the wording of questions."""
+    """What every function needs: the text and its vocabulary, the pairs, the model on its device, and the template."""
 
     documents: CharCorruptionDataset
-    pairs: NameDataset | None
+    pairs: NameDataset | None  # None where none are trained on
     model: GPT
     template: QuestionTemplate
 
@@ -145,7 +144,7 @@ def process_group(device: str) -> Iterator[int]:
 
 
 def build(run: Run, inputs: Inputs) -> Setup:
-    """The datasets, the model with its parameters, and the template. Raises UserError."""
+    """Seeds torch; returns datasets, model and template. Warns of what cannot be answered well. Raises UserError."""
     set_seed(run.seed)
     documents = CharCorruptionDataset(inputs.text, BLOCK_SIZE, run.pretrain_corpus_path)
     print(f"data has {documents.num_characters} characters, {documents.vocab_size} unique.")
@@ -214,7 +213,7 @@ def pretrain(run: Run, inputs: Inputs) -> None:
 def check_text(run: Run, setup: Setup) -> None:
     """Warns about a text whose model could not be asked, or that holds questions. Raises UserError for --question.
 
-    What is missing in the text is noticed only in finetuning, if the recipe of pretraining uses no pairs.
+    If pretraining uses no pairs, what the text lacks would otherwise be noticed only in finetuning.
     """
     path, documents, template = run.pretrain_corpus_path, setup.documents, setup.template
     if setup.pairs is None:
@@ -432,9 +431,9 @@ def failed_writes_hidden() -> Iterator[None]:
 
 
 def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) -> SummaryWriter:
-    """The log of the run that began at that time. A resumed run hides the points that it logged from purge_step on."""
+    """The log of the run that began at that time. TensorBoard hides an earlier part's points from purge_step on."""
     output = os.fsencode(Path(run.output).name)[-100:].decode(errors="ignore")  # file systems limit a name to 255 bytes
-    name = f"{run.function}-{run.variant}-{output}-{started}"  # two runs may start in one second
+    name = f"{run.function}-{run.variant}-{output}-{started}"  # with the output: two runs may start in one second
     folder = Path(run.tb_folder) / run.tb_expt_name / name
     with writing(f"{folder}:"):
         return SummaryWriter(folder, purge_step=purge_step)
@@ -488,7 +487,7 @@ def write_report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str])
 
 def text_index(documents: CharCorruptionDataset) -> TextIndex:
     """Finds names in the documents, by title or anywhere."""
-    return TextIndex(documents.data, [subject_of(document) for document in documents.data])
+    return TextIndex(documents.data, [title_of(document) for document in documents.data])
 
 
 def attention_while_answering(setup: Setup, question: str, prediction: str) -> list[np.ndarray]:
@@ -529,26 +528,3 @@ def look_up(setup: Setup, index: TextIndex, asked: str) -> Finding:
     (likeliest,) = likeliest_answers(setup.model, setup.documents, [question], n_best=N_LIKELIEST)
     evidence = index.evidence(name, greedy)
     return Finding(name, greedy, probability, likeliest, evidence, unanswerable(setup.documents, question))
-
-
-def read_names() -> Iterator[str]:
-    """The lines of standard input that are not blank: UTF-8, or typed at a prompt until Ctrl-D. Raises UserError."""
-    if sys.stdin is None:
-        raise UserError("standard input is closed; give the names as arguments")
-    source = getattr(sys.stdin, "buffer", sys.stdin)  # bytes: UTF-8 whatever the locale
-    for number in count(1):
-        if sys.stdin.isatty():
-            prompt = "Who? (Ctrl-D to end) " if number == 1 else "Who? "
-            print(prompt, end="", file=sys.stderr, flush=True)  # standard output may be a file
-        line = source.readline()
-        if not line:
-            if sys.stdin.isatty():
-                print(file=sys.stderr)  # Ctrl-D leaves the cursor behind the prompt
-            return
-        if isinstance(line, bytes):
-            try:
-                line = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise UserError(f"standard input, line {number}: not UTF-8; give the names in UTF-8") from None
-        if line.strip():
-            yield line

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from answering import evaluating
 from files import read_text
-from model import GPT
+from model import GPT, evaluating
 from question import count_places, parse_questions
 
 

@@ -9,9 +9,9 @@ from entities import (
     find_entities,
     is_place,
     read_documents,
-    subject_of,
     summarize,
     title_length,
+    title_of,
     weigh_by_answer_odds,
 )
 from question import COURSE_TEMPLATE, fit_template
@@ -44,11 +44,11 @@ from question import COURSE_TEMPLATE, fit_template
 )
 def test_title_ends_at_the_first_stop_that_does_not_abbreviate(document, title):
     assert document[: title_length(document)] == title
-    assert subject_of(document) == title.removesuffix(". ")
+    assert title_of(document) == title.removesuffix(". ")
 
 
 def test_document_is_not_about_the_beginning_of_its_title():
-    assert subject_of("J. R. R. Tolkien. Born .") == "J. R. R. Tolkien"
+    assert title_of("J. R. R. Tolkien. Born .") == "J. R. R. Tolkien"
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_compiled_step_agrees_with_one_that_is_not(variant, precision, monkeypat
     compiled = trainer_on(GPU, variant, precision=precision, max_epochs=STEPS_WORTH_COMPILING)
     plain = trainer_on(GPU, variant, precision=precision)
     monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
-    assert compiled.engine.parallel is not compiled.model and plain.engine.parallel is plain.model
+    assert compiled.engine.wrapped is not compiled.model and plain.engine.wrapped is plain.model
     for _ in range(4):  # compiled, recorded as a CUDA graph, and replayed twice
         x, y = (part[:4].to(GPU) for part in batch())
         (loss, norm), (plain_loss, plain_norm) = compiled.step(x, y), plain.step(x, y)

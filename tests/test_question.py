@@ -4,7 +4,7 @@ import pytest
 from conftest import ROOT, check_growth
 
 from cli import UserError
-from entities import subject_of
+from entities import title_of
 from question import (
     COURSE_TEMPLATE,
     QuestionTemplate,
@@ -36,7 +36,7 @@ CASES = [(script, template) for script, templates in TEMPLATES.items() for templ
 
 
 def titles_of(lines: list[str]) -> set[str]:
-    return set(map(subject_of, lines))
+    return set(map(title_of, lines))
 
 
 @pytest.mark.parametrize(("script", "template"), CASES)
