@@ -156,8 +156,11 @@ def check_growth(work: Callable[[int], object], size: int, most: float = 25) -> 
         return time.process_time() - start
 
     work(size // 10)  # warms up
-    few, many = cpu_seconds(size // 10), cpu_seconds(size)
-    assert many < most * few, f"{few:.2f} s for {size // 10}, {many:.2f} s for {size}"
+    ratios: list[float] = []
+    while len(ratios) < 3 and min(ratios, default=most) >= most:  # other load may disturb a measurement
+        few = cpu_seconds(size // 10)
+        ratios.append(cpu_seconds(size) / few)
+    assert min(ratios) < most, f"{size} takes {ratios} times as long as a tenth of it"
 
 
 class Regression(torch.nn.Module):

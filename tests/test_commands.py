@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import PAIRS, PEOPLE, ROOT, VARIANTS, WIKI, command, write_params
+from conftest import PAIRS, PEOPLE, ROOT, VARIANTS, WIKI, Enough, command, write_params
 
 import attention
 import run
@@ -250,26 +251,25 @@ def test_unanswerable_questions_are_named_and_the_rest_answered(world, capsys):
     assert "4 of 5 questions cannot be asked" in err and err.count("the question has 127") == 3 and "; ...\n" in err
 
 
+def test_torch_is_configured_before_anything_is_built(world, monkeypatch, capsys):
+    monkeypatch.setattr(steps, "configure_torch", Mock(side_effect=Enough))
+    with pytest.raises(Enough):
+        run.main(f"pretrain vanilla wiki.txt {PRETRAIN}".split())
+    assert "data has" not in capsys.readouterr().out
+
+
 def test_defaults_outside_the_recipes():
     defaults = run.parse(["pretrain", "vanilla", "w", "--writing_params_path", "a"])
     assert (defaults.bottleneck_dim, defaults.tb_expt_name, defaults.seed) == (32, "run", 0)
+    assert defaults.checkpoint_minutes == 5
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell pipe")
 def test_closed_pipe_causes_no_traceback(world):
-    first_line = f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique.\n"
-    for words, read in {
-        f"-u '{ROOT / 'src/dataset.py'}' namedata | head -1": first_line,
-        f"'{ROOT / 'london_baseline.py'}' | true": "",
-    }.items():
-        result = subprocess.run(
-            ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", f"'{sys.executable}' {words}"],
-            cwd=world,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-        )
-        assert (result.stdout, result.stderr) == (read, "")
+    for words in (f"-u '{ROOT / 'src/dataset.py'}' namedata", f"'{ROOT / 'london_baseline.py'}'"):  # a print, a flush
+        piped = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", f"'{sys.executable}' {words} | true"]
+        result = subprocess.run(piped, cwd=world, capture_output=True, text=True, encoding="utf-8")
+        assert (result.stdout, result.stderr) == ("", "")
 
 
 def test_london_baseline(world):

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import run
+import speed
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOREIGN = {"help", "index-url", "logdir", "long", "nproc_per_node"}  # argparse, pip, TensorBoard, test.sh, torchrun
 TESTS = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
 
 
@@ -30,3 +34,16 @@ def test_page_names_tests_files_and_sections_that_exist(page):
             linked = (page.parent / path) if path else page
             assert linked.exists(), target
             assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "log.md"], ids=lambda page: page.name)
+def test_page_names_options_that_exist(page):
+    scripts = [*(ROOT / "scripts").glob("*.py"), ROOT / "corpus/build.py"]
+    of_scripts = re.findall(r'"--(\w+)"', "".join(path.read_text(encoding="utf-8") for path in scripts))
+    named = set(re.findall(r"--([a-z][\w-]*)", page.read_text(encoding="utf-8")))
+    assert named <= {*run.OPTIONS, *speed.OPTIONS, *of_scripts, *FOREIGN}
+
+
+def test_readme_lists_every_module():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"src/{path.name} " in text for path in (ROOT / "src").glob("*.py"))

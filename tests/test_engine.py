@@ -270,6 +270,9 @@ def test_missing_compiler_is_reported_in_one_line(monkeypatch, capsys):
         monkeypatch.setattr("shutil.which", lambda name, path=path: name if name == path else None)
         monkeypatch.setenv("CC", variable)
         assert can_compile() is expected
+    with monkeypatch.context() as patched:
+        patched.setattr("os.path.exists", lambda path: False)  # no Python.h
+        assert not can_compile()
     monkeypatch.setattr("engine.has_triton", lambda: False)
     assert not can_compile()
     assert compiled(model, gpu, STEPS_WORTH_COMPILING - 1, False) is model and capsys.readouterr().out == ""

@@ -188,14 +188,17 @@ def test_submission_survives_fifty_kills(world):
     for name in ("vanilla.nopretrain", "vanilla.pretrain", "perceiver.pretrain"):
         for split in ("dev", "test"):
             Path(f"{name}.{split}.predictions").write_text("London\n" * WIKI.count("born"))
-    killer = Killer(50)
+    old = b"PK" + bytes(28) + b"src/"  # all that tells an archive of ours from other files
+    Killer(0).start(0, collect)
+    expected = Path("assignment5.zip").read_bytes()
+    assert zipfile.ZipFile("assignment5.zip").testzip() is None
     before = set(os.listdir())
+    killer = Killer(50)
     while killer.kills < killer.wanted:
-        Path("assignment5.zip").unlink(missing_ok=True)
+        Path("assignment5.zip").write_bytes(old)
         killer.start(1.5, collect)
-        if os.path.exists("assignment5.zip"):
-            assert zipfile.ZipFile("assignment5.zip").testzip() is None
+        assert Path("assignment5.zip").read_bytes() in (old, expected)
     killer.start(0, collect)
     killer.print("submission")
-    assert set(os.listdir()) - before == {"assignment5.zip"}
+    assert Path("assignment5.zip").read_bytes() == expected and set(os.listdir()) == before
     assert read_params("vanilla.model.params")

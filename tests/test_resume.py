@@ -4,13 +4,14 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -24,14 +25,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 import run
 import steps
-from checkpoint import StateKeeper, current_commit, difference, record_of
+from checkpoint import COMPARED, StateKeeper, current_commit, difference, record_of
 from cli import Stopped, UserError
 from dataset import CharCorruptionDataset
 from inputs import read_inputs
 from model import GPT
 from question import COURSE_TEMPLATE
 from readings import SalientSpanDataset
-from recipe import RECIPES
+from recipe import RECIPES, Run
 from trainer import Trainer, TrainerConfig
 
 PRETRAIN = "pretrain vanilla wiki.txt --device cpu --writing_params_path a.params --pretrain_epochs"
@@ -299,6 +300,15 @@ def test_resume_compares_all_that_decides_the_outcome(world):
     assert "wiki.txt as it was at the start of the run; give the same content" in difference(record(), kept)
 
 
+def test_advice_on_resuming_can_be_pasted_into_a_shell(world, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["src/run.py", "--question", "Was {name} born?"])
+    kept = record() | {"question": "Was {name} born?"}
+    assert shlex.split(kept["command"]) == [sys.executable, *sys.argv]
+    assert difference(record(), kept) == "it ran with --question 'Was {name} born?'; give that"
+    named = {option.split()[0] for option in COMPARED.values() if option.startswith("--")}
+    assert named <= {f"--{name}" for name in run.OPTIONS}
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signal_ends_the_step_and_prints_the_command_that_resumes(world, start, monkeypatch, capsys, number, code):
     words = [*PRETRAIN.split(), "6", "--precision", "fp32"]  # an epoch has one step
@@ -457,6 +467,14 @@ def test_training_into_a_closed_pipe_ends_with_code_0(world, script, words, writ
     assert left(world) == beside and (world / written).stat().st_size and not list(world.glob("**/*.state"))
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+def test_training_whose_messages_fill_a_disk_ends_with_code_0(world):
+    words = [sys.executable, ROOT / "src/run.py", *PRETRAIN.split(), "2"]
+    with open("/dev/full", "w") as full:
+        said = subprocess.run(words, stdout=full, stderr=full, env=os.environ | {"PYTHONUNBUFFERED": ""})
+    assert said.returncode == 0 and left(world) == {"a.params", "a.params.json"}
+
+
 def test_output_with_a_very_long_name_has_a_curve(world):
     name = "é" * 110  # 220 bytes; the temporary file beside it may have 255
     run.main(f"pretrain vanilla wiki.txt --writing_params_path {name} --pretrain_epochs 1".split())
@@ -482,6 +500,16 @@ def test_tensorboards_own_thread_is_silent_about_a_full_disk(world, monkeypatch,
     with steps.failed_writes_hidden():
         threading.excepthook(threading.ExceptHookArgs([ValueError, *failed]))
     assert "of another thread" in capsys.readouterr().err
+
+
+def test_nan_on_a_gpu_ends_the_run_with_the_next_report(monkeypatch):
+    """A GPU is not asked after each step; the meta device stands for one."""
+    monkeypatch.setattr(GPT, "loss", staticmethod(lambda logits, targets: logits.sum() * float("nan")))
+    monkeypatch.setattr("engine.Throughput.seconds", lambda throughput: 2.0)
+    trainer = small_trainer()
+    trainer.device, trainer.order = torch.device("meta"), torch.arange(7)  # an order drawn there has no values
+    with pytest.raises(FloatingPointError, match=r"^step 1, learning rate .*: loss nan, gradient norm nan$"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -574,6 +602,7 @@ def test_record_holds_every_setting_and_is_checked(world, capsys):
     assert written["variant"] == "vanilla" and written["bottleneck_dim"] is None
     assert (written["seed"], written["epochs"], written["question"]) == (3, 1, "Where was {name} born?")
     assert written["recipe"] == asdict(replace(RECIPES["course"], pretrain_epochs=1))
+    assert {field.name for field in fields(Run)} <= written.keys()
     assert written["device"] == "cpu" and written["precision"] in ("fp32", "bf16")
     assert written["versions"]["torch"] == torch.__version__
     if current_commit() != "unknown":
@@ -585,11 +614,9 @@ def test_record_holds_every_setting_and_is_checked(world, capsys):
     run.main(["evaluate", "vanilla", "wiki.txt", *evaluate])
     with pytest.raises(UserError, match=r"a.params: its vocabulary differs from that of other.txt; give the text"):
         run.main(["evaluate", "vanilla", "other.txt", *evaluate])
-    torch.save(torch.load("a.params"), "a.params.new")
-    os.replace("a.params.new", "a.params")  # as if it came from elsewhere
     state = torch.load("a.params")
     state["ln_f.bias"] += 1
-    torch.save(state, "a.params")
+    torch.save(state, "a.params")  # as if it came from elsewhere
     run.main(["evaluate", "vanilla", "other.txt", *evaluate])
     warning = "warning: a.params.json does not belong to a.params; it is not used"
     assert capsys.readouterr().err.count(warning) == 1

@@ -194,4 +194,5 @@ def test_test_loss_is_that_of_whole_batches_without_dropout(documents):
     assert training[0] and training[2]  # the first step of each epoch
     with torch.no_grad():
         losses = [model.eval()(*names.batch(rows))[1].item() for rows in torch.arange(6).split(4)]
+    model.train()
     assert trainer.test_loss() == pytest.approx(sum(losses) / 2, rel=1e-4)

@@ -97,12 +97,11 @@ def test_what_cannot_be_sampled_is_refused(documents):
         sample(model, x, 1, sample=True, top_k=0)
 
 
-def test_sampling_keeps_the_training_mode(documents):
-    model = small_model(documents.vocab_size).train()
-    sample(model, torch.tensor([[2]]), 1)
+def test_sampling_turns_dropout_off_and_keeps_the_training_mode(documents):
+    model, x = small_model(documents.vocab_size, dropout=0.5).train(), torch.tensor([[2]])
+    drawn = sample(model, x, 20)
     assert model.training
-    sample(model.eval(), torch.tensor([[2]]), 1)
-    assert not model.training
+    assert sample(model.eval(), x, 20).equal(drawn) and not model.training
 
 
 def test_evaluate_places_counts_as_the_course_does(tmp_path, capsys):
