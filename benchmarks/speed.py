@@ -484,8 +484,10 @@ def main() -> None:
         if arguments.what not in uses and getattr(arguments, name) != default:
             parser.error(f"--{name} has no effect on {arguments.what}")
     configure_torch()  # before the first matmul
-    text = read_text(arguments.corpus_path)
-    documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)
+    text, documents = None, None
+    if arguments.what != "lengths":
+        text = read_text(arguments.corpus_path)
+        documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)
     if arguments.what == "step" and len(documents) <= COURSE.pretrain_batch_size:
         parser.error(f"--corpus_path {arguments.corpus_path}: has no second batch; give more than 128 lines")
     measurements = {

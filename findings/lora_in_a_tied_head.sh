@@ -7,8 +7,8 @@
 # Output      answers that are right after finetuning, in train mode and in eval mode: low-rank part for the embeddings
 #             100 and 40 % (loss 0.002 and 4.6), for the output layer 100 and 82.5 %, for both 100 and 50 %. Back in
 #             train mode 100 %. Not tied, or with merge_weights=False: 100 and 100 %
-# Cause       In train mode, each layer adds its own low-rank part to the common weights. eval() adds it to the weights
-#             themselves, and so to the other layer, too.
+# Cause       In train mode, each layer adds the output of its own low-rank part to that of the common weights. eval()
+#             adds the part to the weights themselves, and so to the other layer, too.
 # Matters     for models with tied embeddings, such as GPT-2's: the training loss is right, and what is evaluated,
 #             generates, or is saved in eval mode is a model that nobody trained. It looks like overfitting. (peft
 #             0.21.2 warns if a tied layer of a Transformers model gets a low-rank part.)

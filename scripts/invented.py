@@ -108,7 +108,7 @@ def main() -> None:
     people = invent(PEOPLE, read_text(arguments.pretrain_corpus_path))
     if 0 < len(people) < PEOPLE:
         left_out = f"{PEOPLE - len(people)} names are left out"
-        print(f"{left_out}: {arguments.pretrain_corpus_path} lacks their letters or contains them")
+        print(f"{left_out}: {arguments.pretrain_corpus_path} lacks some of their letters, or has the names")
     if not people:
         raise UserError(f"{arguments.pretrain_corpus_path}: lacks letters of every name in scripts/invented.py")
     pairs = parse_pairs(read_text(arguments.finetune_corpus_path), arguments.finetune_corpus_path)

@@ -87,14 +87,14 @@ class SalientSpanDataset(BatchDataset):
         """Draws what to read of each document `indices` (B,), and which span of it to mask."""
         kind, prefix, which, left, right = torch.rand(5, len(indices), device=indices.device)  # (B,) each
         asks = prefix < self.question_prefix_prob * self._relevance[indices]
-        document, title = self.documents.starts[indices], self._title_lengths[indices]
+        document, body = self.documents.starts[indices], self._title_lengths[indices]
         head = torch.where(asks, self._question_starts[indices], document)
-        head_length = torch.where(asks, self._question_lengths[indices], title)
+        head_length = torch.where(asks, self._question_lengths[indices], body)
 
         entity = torch.searchsorted(self._share_ends, indices * SHARES + (which * SHARES).long(), right=True)
         start, end = self._entities[entity.clamp(max=len(self._entities) - 1)].unbind(1)  # (B,), in the document
         # the window around the entity begins after the title, and ends where the text would exceed max_length
-        first = torch.maximum(title, start - (left * (self.context_chars + 1)).long())
+        first = torch.maximum(body, start - (left * (self.context_chars + 1)).long())
         last = torch.minimum(self.documents.lengths[indices], end + (right * (self.context_chars + 1)).long())
         last = torch.minimum(last, first + self.documents.max_length - head_length)
         shift = head_length - first  # offset from positions in the document to positions in the text that is read

@@ -2,6 +2,7 @@
 
 import math
 from multiprocessing import Pipe, Process
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -60,6 +61,7 @@ def test_figures_of_the_table_become_records(world, monkeypatch, capsys):
         speed, "in_a_process", lambda function, variant, block_size, rows: (block_size / 1e3, len(variant))
     )
     monkeypatch.setattr("sys.argv", ["speed.py", "lengths", "--rows", "2"])
+    Path("wiki.txt").unlink()  # it reads no text
     for _ in range(2):  # the second adds its records to those of the first
         speed.main()
     shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[0].isdecimal()]
@@ -79,7 +81,7 @@ def test_figures_of_the_table_become_records(world, monkeypatch, capsys):
 def test_option_of_another_measurement_is_refused(monkeypatch):
     for name, (uses, default, _) in speed.OPTIONS.items():
         for what in set(speed.MEASUREMENTS) - set(uses):
-            monkeypatch.setattr("sys.argv", ["speed.py", what, f"--{name}", f"{default}1"])  # 31 rows, another file
+            monkeypatch.setattr("sys.argv", ["speed.py", what, f"--{name}", f"{default}1"])  # 41 rows, another file
             with pytest.raises(UserError, match=f"^--{name} has no effect on {what}; see --help$"):
                 speed.main()
 

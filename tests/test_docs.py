@@ -1,4 +1,4 @@
-"""README and docs name tests, files and sections that exist."""
+"""README and docs name tests, files, sections and options that exist; README lists every module."""
 
 import re
 from pathlib import Path

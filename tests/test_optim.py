@@ -15,6 +15,7 @@ from optim import (
     orthogonalized,
     parameter_groups,
 )
+from trainer import TrainerConfig
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,7 @@ def test_weight_decay_applies_to_matmul_weights_or_to_all_but_biases(variant, de
     matmuls |= {name for name in names.values() if name.endswith(".w2")}
     biases = {f"{n}.bias" for n, m in model.named_modules() if getattr(m, "bias", None) is not None}
     assert decayed == (set(names.values()) - biases if decay_all else matmuls)
+    assert TrainerConfig().decay_all  # as the course's
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

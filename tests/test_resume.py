@@ -290,6 +290,8 @@ def test_resume_compares_all_that_decides_the_outcome(world):
                 assert reason is None
             else:
                 assert str(value) in reason and "sha" not in reason
+    reason = difference(kept | {"wiring": "residual"}, kept | {"wiring": "direct"})
+    assert reason == "it ran with parameters of the wiring direct; give that"
     assert difference(record(processes=2), kept) == "it ran with 1 processes (torchrun --nproc_per_node); give that"
     words = "--recipe fast --finetune_corpus_path pairs.tsv"
     kept_with_pairs = record(words)

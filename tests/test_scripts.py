@@ -389,7 +389,7 @@ def test_answers_of_invented_people_are_counted(world, monkeypatch, capsys):
     counted = f"2 invented people, {len(set(answers))} different answers; {known} got a place from the pairs\n"
     said = capsys.readouterr()
     assert [row[0] for row in rows[1:]] == ["Ada Turing", "Alan Dvořák"] and counted in said.out
-    assert "198 names are left out: wiki.txt lacks their letters or contains them\n" in said.out
+    assert "198 names are left out: wiki.txt lacks some of their letters, or has the names\n" in said.out
     assert "warning: p.json does not belong to p; it is not used\n" in said.err
 
 
