@@ -484,10 +484,11 @@ def main() -> None:
         if arguments.what not in uses and getattr(arguments, name) != default:
             parser.error(f"--{name} has no effect on {arguments.what}")
     configure_torch()  # before the first matmul
-    text, documents = None, None
-    if arguments.what != "lengths":
+    text, documents, corpus = None, None, None
+    if arguments.what in OPTIONS["corpus_path"][0]:
         text = read_text(arguments.corpus_path)
         documents = CharCorruptionDataset(text, BLOCK_SIZE, arguments.corpus_path)
+        corpus = corpus_name(Path(arguments.corpus_path).resolve().parent)
     if arguments.what == "step" and len(documents) <= COURSE.pretrain_batch_size:
         parser.error(f"--corpus_path {arguments.corpus_path}: has no second batch; give more than 128 lines")
     measurements = {
@@ -502,7 +503,6 @@ def main() -> None:
     }
     check_folder(FOLDER, "start from another folder")
     FOLDER.mkdir(exist_ok=True)
-    corpus = None if arguments.what == "lengths" else corpus_name(Path(arguments.corpus_path).resolve().parent)
     common = commit_and_note(current_commit()) | {
         "machine": machine(),
         "experiment": arguments.what,

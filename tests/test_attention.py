@@ -84,9 +84,23 @@ def test_rotary_self_attention_equals_the_formula():
         return np.stack((turned.real, turned.imag), axis=1).ravel()
 
     layer = RotarySelfAttention(CONFIG, BLOCK)
-    p, x = numbers(layer), torch.randn(2, BLOCK, 24)
-    for b in range(2):
-        assert_close(layer, (x,), b, *expected_attention(p, x[b], x[b], rotate))
+    p = numbers(layer)
+    for T in (9, BLOCK):
+        x = torch.randn(2, T, 24)
+        for b in range(2):
+            assert_close(layer, (x,), b, *expected_attention(p, x[b], x[b], rotate))
+
+
+def test_rotary_scores_depend_only_on_the_distance():
+    layer = RotarySelfAttention(CONFIG, BLOCK)
+    q, k = torch.randn(1, 1, 1, SIZE), torch.randn(1, 1, 1, SIZE)
+    cos, sin = (t.repeat_interleave(2, dim=1) for t in layer.rope_cache.unbind(dim=-1))
+    q, k = (layer.rotate(t.expand(1, 1, BLOCK, SIZE), cos, sin) for t in (q, k))
+    scores = (q @ k.transpose(-1, -2))[0, 0]
+    for distance in range(BLOCK):
+        same_distance = scores.diagonal(-distance)
+        torch.testing.assert_close(same_distance, same_distance[:1].expand_as(same_distance), atol=1e-5, rtol=0)
+    assert scores[:, 0].std() > 0.01
 
 
 def test_standard_rope_cache_holds_cosine_and_sine_of_each_angle():

@@ -270,10 +270,20 @@ def test_defaults_outside_the_recipes():
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell pipe")
 def test_closed_pipe_causes_no_traceback(world):
-    for words in (f"-u '{ROOT / 'src/dataset.py'}' namedata", f"'{ROOT / 'london_baseline.py'}'"):  # a print, a flush
-        piped = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", f"'{sys.executable}' {words} | true"]
-        result = subprocess.run(piped, cwd=world, capture_output=True, text=True, encoding="utf-8")
-        assert (result.stdout, result.stderr) == ("", "")
+    first_line = f"data has {len(WIKI)} characters, {len(set(WIKI)) + 2} unique.\n"
+    for words, read in {
+        f"-u '{ROOT / 'src/dataset.py'}' namedata | head -1": first_line,
+        f"-u '{ROOT / 'src/dataset.py'}' namedata | true": "",  # closed before the first line
+        f"'{ROOT / 'london_baseline.py'}' | true": "",
+    }.items():
+        result = subprocess.run(
+            ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", f"'{sys.executable}' {words}"],
+            cwd=world,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+        )
+        assert (result.stdout, result.stderr) == (read, "")
 
 
 def test_london_baseline(world):

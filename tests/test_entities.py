@@ -34,6 +34,7 @@ from question import COURSE_TEMPLATE, fit_template
         ("James VI and I. Known for two crowns in 1603. Born in Edinburgh .", "James VI and I. "),
         ("Malcolm X. American civil rights leader. Born in Omaha .", "Malcolm X. "),
         ("J. R. Ewing. Born in Dallas .", "J. R. Ewing. "),
+        ("J. R. R. Tolkien. Born .", "J. R. R. Tolkien. "),
         ("Lydia Ko. Born in Seoul .", "Lydia Ko. "),
         ("Pope Adrian VI. Born in Utrecht .", "Pope Adrian VI. "),
         ("Søren Kierkegaård. Born .", "Søren Kierkegaård. "),

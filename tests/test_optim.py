@@ -14,6 +14,7 @@ from optim import (
     make_optimizers,
     orthogonalized,
     parameter_groups,
+    scale_learning_rates,
 )
 from trainer import TrainerConfig
 
@@ -68,6 +69,15 @@ def test_muon_trains_the_matrices_inside_the_blocks_and_adamw_the_rest(variant):
     assert sorted(by_adamw + by_muon) == sorted(names.values())
     assert {"tok_emb.weight", "head.weight"} <= set(by_adamw)
     assert all("block" in name and name.endswith(("weight", "w2")) and "ln" not in name for name in by_muon)
+
+
+def test_learning_rates_are_scaled_from_their_highest_value():
+    config = trainer_config(learning_rate=1e-3, muon_lr=0.02)
+    optimizers = adamw, muon = make_optimizers(small_model(20), config, torch.float32)
+    for multiplier in (0.5, 0.1):
+        scale_learning_rates(optimizers, multiplier)
+        assert [group["lr"] for group in adamw.param_groups] == pytest.approx([1e-3 * multiplier] * 2)
+        assert [group["lr"] for group in muon.param_groups] == pytest.approx([0.02 * multiplier])
 
 
 SHAPES = [(8, 8), (16, 4), (4, 16), (8, 8), (4, 16)]
