@@ -14,6 +14,7 @@ from conftest import PAIRS, ROOT, TRIED, VARIANTS, WIKI, Regression, small_model
 from torch.utils.data import TensorDataset
 
 from dataset import CharCorruptionDataset, NameDataset
+from recipe import PAD
 from trainer import Trainer, TrainerConfig
 
 # run.py, of which the first process sends torchrun a signal in its third step, and waits until torchrun passes it on
@@ -44,6 +45,19 @@ def trainer_of(variant: str, rows: int) -> Trainer:
     return Trainer(model, names, None, config)
 
 
+def half_targeted_trainer() -> Trainer:
+    """Of its first batch, the row of the second of two processes has no target."""
+    trainer = trainer_of("vanilla", rows=3)
+    batch = trainer.train_dataset.batch
+
+    def without_second(indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = batch(indices)
+        return x, torch.where(indices[:, None] == 1, PAD, y)
+
+    trainer.train_dataset.batch = without_second
+    return trainer
+
+
 def regression_trainer() -> Trainer:
     torch.manual_seed(0)
     dataset = TensorDataset(torch.randn(8, 3), torch.randn(8, 1))
@@ -65,6 +79,7 @@ def one_of_two(rank: int, folder: str) -> None:
     for variant in VARIANTS:
         torch.save(gradients(trainer_of(variant, rows=1)), f"{folder}/{variant}.{rank}")
     torch.save(gradients(regression_trainer()), f"{folder}/regression.{rank}")
+    torch.save(gradients(half_targeted_trainer()), f"{folder}/half targeted.{rank}")
     trainer = trainer_of("vanilla", rows=2)
     seen: list[int] = []
     batch = trainer.train_dataset.batch
@@ -85,8 +100,10 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     for process in processes:
         process.join(3600)  # only against hanging
         assert process.exitcode == 0
-    for name in (*VARIANTS, "regression"):
-        expected = gradients(regression_trainer() if name == "regression" else trainer_of(name, rows=3))
+    trainers = {name: trainer_of(name, rows=3) for name in VARIANTS}
+    trainers |= {"regression": regression_trainer(), "half targeted": half_targeted_trainer()}
+    for name, trainer in trainers.items():
+        expected = gradients(trainer)
         for rank in range(2):
             for a, b in zip(expected, torch.load(tmp_path / f"{name}.{rank}"), strict=True):
                 torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-4)
