@@ -227,13 +227,13 @@ def masked_answers(recipe: Recipe, folder: Path) -> dict[str, float]:
     import torch
 
     from dataset import CharCorruptionDataset
-    from steps import salient_spans
+    from readings import SalientSpanDataset
 
     documents = CharCorruptionDataset(read_text(f"{folder}/wiki.txt"), BLOCK_SIZE)
     pairs, asked = (parse_pairs(read_text(f"{folder}/{name}.tsv")) for name in ("trained_on", "asked"))
     titles = [title_of(document) for document in documents.data]
     template = fit_of(pairs, "\n".join(documents.data), None).template
-    dataset = salient_spans(documents, pairs, template, recipe)
+    dataset = SalientSpanDataset(documents, pairs, template, recipe)
     answers = {template.name_in(question): answer for question, answer in asked}
     lines = [i for i, title in enumerate(titles) if answers.get(title)]
     if not lines:

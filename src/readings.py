@@ -10,7 +10,7 @@ from cli import UserError
 from dataset import BatchDataset, CharCorruptionDataset, Spans, inputs_and_targets
 from entities import find_facts, read_documents, weigh_by_answer_odds
 from question import QuestionTemplate
-from recipe import MASK, PAD
+from recipe import MASK, PAD, Recipe
 
 SHARES = 10**6  # integer shares of a document, since float32 cannot resolve i + 0.1 for a large i
 MOST_FACTS = 64  # in a row; of a document with more, this many neighboring ones are drawn
@@ -38,19 +38,15 @@ class SalientSpanDataset(BatchDataset):
         documents: CharCorruptionDataset,
         pairs: Sequence[tuple[str, str]],
         template: QuestionTemplate,
-        *,
-        entity_mask_prob: float,
-        context_chars: int,
-        question_prefix_prob: float,
-        weight_by_answer_odds: bool,
+        recipe: Recipe,
     ) -> None:
-        self.documents, self.block_size = documents, documents.block_size
-        self.entity_mask_prob, self.context_chars = entity_mask_prob, context_chars
-        self.question_prefix_prob = question_prefix_prob
+        self.documents = documents
+        self.entity_mask_prob, self.context_chars = recipe.entity_mask_prob, recipe.context_chars
+        self.question_prefix_prob = recipe.question_prefix_prob
         places = {place for _, place in pairs}
         answers = {name: place for question, place in pairs if (name := template.name_in(question)) is not None}
         annotated = read_documents(documents.data, places, answers)
-        if weight_by_answer_odds:
+        if recipe.weight_by_answer_odds:
             annotated = weigh_by_answer_odds(annotated, answers, places)
 
         self._title_lengths = torch.tensor([document.title_length for document in annotated])
@@ -125,17 +121,10 @@ class FactDataset(BatchDataset):
     or whose first span does not fit, is read by span corruption.
     """
 
-    def __init__(
-        self,
-        documents: CharCorruptionDataset,
-        *,
-        context_chars: int,
-        prefix_words: int,
-        word_weight: float,
-    ) -> None:
+    def __init__(self, documents: CharCorruptionDataset, recipe: Recipe) -> None:
         self.documents, self.block_size = documents, documents.block_size
-        self.context_chars, self.prefix_words = context_chars, prefix_words
-        facts = find_facts(documents.data, word_weight)
+        self.context_chars, self.prefix_words = recipe.context_chars, recipe.prefix_words
+        facts = find_facts(documents.data, recipe.word_weight)
         self._head_lengths = torch.tensor([head for head, _ in facts])
         self._has_title = torch.tensor(
             [text.endswith(". ", 0, head) for text, (head, _) in zip(documents.data, facts, strict=True)]

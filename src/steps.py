@@ -240,34 +240,14 @@ def pretraining_config(recipe: Recipe) -> TrainerConfig:
 def pretraining_data(setup: Setup, recipe: Recipe) -> BatchDataset | MixedDataset:
     """What pretraining reads: corrupted documents, facts, or salient spans with pairs mixed in."""
     if recipe.reads_facts:
-        return FactDataset(
-            setup.documents,
-            context_chars=recipe.context_chars,
-            prefix_words=recipe.prefix_words,
-            word_weight=recipe.word_weight,
-        )
+        return FactDataset(setup.documents, recipe)
     return text_and_pairs(setup, recipe, recipe.qa_per_document) if recipe.pretrains_on_pairs else setup.documents
 
 
 def text_and_pairs(setup: Setup, recipe: Recipe, qa_per_document: float) -> MixedDataset:
-    """The documents as salient_spans() reads them, with pairs mixed in."""
-    spans = salient_spans(setup.documents, setup.pairs.data, setup.template, recipe)
+    """The documents as SalientSpanDataset reads them, with pairs mixed in."""
+    spans = SalientSpanDataset(setup.documents, setup.pairs.data, setup.template, recipe)
     return MixedDataset(spans, setup.pairs, qa_per_document)
-
-
-def salient_spans(
-    documents: CharCorruptionDataset, pairs: list[tuple[str, str]], template: QuestionTemplate, recipe: Recipe
-) -> SalientSpanDataset:
-    """The documents with masked entities, and with the question in front of them if the recipe says so."""
-    return SalientSpanDataset(
-        documents,
-        pairs,
-        template,
-        entity_mask_prob=recipe.entity_mask_prob,
-        context_chars=recipe.context_chars,
-        question_prefix_prob=recipe.question_prefix_prob,
-        weight_by_answer_odds=recipe.weight_by_answer_odds,
-    )
 
 
 def print_summary(run: Run, inputs: Inputs, documents: CharCorruptionDataset) -> None:

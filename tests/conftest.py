@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dataset import CharCorruptionDataset
 from model import GPT, GPTConfig
 from question import COURSE_TEMPLATE, parse_pairs
 from readings import FactDataset, SalientSpanDataset
+from recipe import RECIPES
 from recipe import VARIANTS as VARIANT_TABLE
 from trainer import TrainerConfig
 
@@ -86,14 +88,13 @@ def world(tmp_path, monkeypatch) -> Path:
 
 def salient_dataset(documents: CharCorruptionDataset) -> SalientSpanDataset:
     """The documents with questions, and with masked entities or, in a tenth of the readings, random spans."""
-    settings = {"entity_mask_prob": 0.9, "context_chars": 12, "question_prefix_prob": 1.0}
-    pairs = parse_pairs(PAIRS)
-    return SalientSpanDataset(documents, pairs, COURSE_TEMPLATE, **settings, weight_by_answer_odds=True)
+    recipe = replace(RECIPES["fast"], entity_mask_prob=0.9, context_chars=12, question_prefix_prob=1.0)
+    return SalientSpanDataset(documents, parse_pairs(PAIRS), COURSE_TEMPLATE, recipe)
 
 
 def fact_dataset(documents: CharCorruptionDataset) -> FactDataset:
     """The documents as open reads them."""
-    return FactDataset(documents, context_chars=6, prefix_words=3, word_weight=0.3)
+    return FactDataset(documents, RECIPES["open"])
 
 
 def small_model(vocab_size: int, variant: str = "vanilla", dropout: float = 0.1, block_size: int = 128, **sizes) -> GPT:

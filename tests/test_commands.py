@@ -189,12 +189,12 @@ def test_what_params_leave_open_is_chosen_by_the_loss_on_all_characters(world, t
 
 
 def test_recipe_decides_how_the_text_is_read(world, trainers, monkeypatch):
-    settings = {}
+    recipes = {}
 
     def spy(dataset: type) -> Callable:
-        def build(*arguments, **given):
-            settings[dataset] = given
-            return dataset(*arguments, **given)
+        def build(*arguments):
+            recipes[dataset] = arguments[-1]
+            return dataset(*arguments)
 
         return build
 
@@ -212,7 +212,8 @@ def test_recipe_decides_how_the_text_is_read(world, trainers, monkeypatch):
     assert spans.documents.loss_on_span and not datasets["course"].loss_on_span
     assert type(facts) is FactDataset and (facts.context_chars, facts.prefix_words) == (6, 3)
     assert facts.documents.loss_on_span
-    assert settings[SalientSpanDataset]["weight_by_answer_odds"] is True and settings[FactDataset]["word_weight"] == 0.3
+    assert recipes == {SalientSpanDataset: RECIPES["fast"], FactDataset: RECIPES["open"]}
+    assert recipes[SalientSpanDataset].weight_by_answer_odds is True and recipes[FactDataset].word_weight == 0.3
 
 
 def test_recipe_decides_what_finetuning_reads(world, trainers):

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ MARK = CharCorruptionDataset.MASK_CHAR
 
 def fact_dataset(documents: CharCorruptionDataset, **settings) -> FactDataset:
     settings = {"context_chars": 6, "prefix_words": 0, "word_weight": 0.0} | settings
-    return FactDataset(documents, **settings)
+    return FactDataset(documents, replace(RECIPES["open"], **settings))
 
 
 def rows_of(dataset: FactDataset, indices: list[int]) -> list[str]:

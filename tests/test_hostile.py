@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
@@ -24,6 +25,7 @@ from files import read_text
 from model import GPT, GPTConfig
 from question import COURSE_TEMPLATE, find_template, parse_pairs, parse_questions, read_predictions
 from readings import SalientSpanDataset
+from recipe import RECIPES
 
 MASK, PAD = CharCorruptionDataset.MASK_CHAR, CharCorruptionDataset.PAD_CHAR
 many = settings(
@@ -292,9 +294,9 @@ def test_finding_places_takes_less_than_in_proportion_to_their_number():
 
 def find_all_entities(text: str) -> None:
     pairs = [("Where was Ada born?", "London")]
-    settings = {"entity_mask_prob": 0.5, "context_chars": 10, "question_prefix_prob": 0.5}
+    recipe = replace(RECIPES["fast"], entity_mask_prob=0.5, context_chars=10, question_prefix_prob=0.5)
     documents = CharCorruptionDataset(text, 128)
-    spans = SalientSpanDataset(documents, pairs, COURSE_TEMPLATE, **settings, weight_by_answer_odds=True)
+    spans = SalientSpanDataset(documents, pairs, COURSE_TEMPLATE, recipe)
     spans.batch(torch.arange(1))
     fit = find_template([question for question, _ in pairs], (), documents.data)
     summarize(documents.data, documents.max_length, pairs, fit)

@@ -52,15 +52,8 @@ def small_trainer(precision: str = "fp32", seed: int = 0, **wanted) -> Trainer:
     documents = CharCorruptionDataset(WIKI, 128)
     model = small_model(documents.vocab_size, n_layer=2)
     settings = {"max_epochs": 5, "batch_size": 3, "learning_rate": 1e-2, "lr_decay": True, "device": "cpu"}
-    readings = SalientSpanDataset(
-        documents,
-        [("Where was Ada born?", "London")],
-        COURSE_TEMPLATE,
-        entity_mask_prob=0.5,
-        context_chars=10,
-        question_prefix_prob=0.5,
-        weight_by_answer_odds=True,
-    )
+    recipe = replace(RECIPES["fast"], entity_mask_prob=0.5, context_chars=10, question_prefix_prob=0.5)
+    readings = SalientSpanDataset(documents, [("Where was Ada born?", "London")], COURSE_TEMPLATE, recipe)
     return Trainer(model, readings, None, TrainerConfig(precision=precision, **(settings | wanted)))
 
 

@@ -1,6 +1,7 @@
 """The statistics of salient span masking."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from dataset import CharCorruptionDataset
 from entities import read_documents, weigh_by_answer_odds
 from question import COURSE_TEMPLATE, QuestionTemplate
 from readings import SalientSpanDataset
+from recipe import RECIPES
 
 ASKED = [("Where was Alan Turing born?", "London")]
 
@@ -21,7 +23,7 @@ def salient_spans(
 ) -> SalientSpanDataset:
     """All readings are salient and follow a question, and entities are drawn by their odds, unless settings differ."""
     settings = {"entity_mask_prob": 1.0, "context_chars": 3, "question_prefix_prob": 1.0} | settings
-    return SalientSpanDataset(documents, pairs, template, **{"weight_by_answer_odds": True} | settings)
+    return SalientSpanDataset(documents, pairs, template, replace(RECIPES["fast"], **settings))
 
 
 def test_salient_spans_are_entities_with_context_after_a_title_or_question():
