@@ -5,7 +5,7 @@ Shapes: B is the batch size, T the number of positions, C = n_embd, nh = n_head,
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,10 +117,6 @@ class Block(nn.Module):
             x = x[keep]  # (n, C)
         return x + self.mlp(self.ln2(x))
 
-    def attention_weights(self, x: Tensor) -> Tensor:
-        """x (B, T, C), the input of forward() -> (B, nh, T, Tk)."""
-        return self.attn.weights(self.ln1(x))
-
 
 class DownProjectBlock(nn.Module):
     """The perceiver's first block: a learned basis C queries the input, T positions become m (handout, equation 5)."""
@@ -137,22 +133,11 @@ class DownProjectBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, min(m, T), C). Skips the basis vectors past T: no query of the last block may see them."""
-        y = self.attn(*self.attention_inputs(x))  # (B, min(m, T), C)
-        if WIRINGS[self.config.wiring].residual:
-            y = self.basis_for(x) + y
+        wiring, basis = WIRINGS[self.config.wiring], self.C[:, : x.size(1)]  # (1, min(m, T), C)
+        y = self.attn(self.ln1(x) if wiring.norm_input else x, self.ln1(basis))  # (B, min(m, T), C)
+        if wiring.residual:
+            y = basis + y
         return y + self.mlp(self.ln2(y))
-
-    def basis_for(self, x: Tensor) -> Tensor:
-        """x (B, T, C) -> (1, min(m, T), C)."""
-        return self.C[:, : x.size(1)]
-
-    def attention_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, T, C) -> the input of keys and values (B, T, C), and that of the query (1, min(m, T), C)."""
-        return self.ln1(x) if WIRINGS[self.config.wiring].norm_input else x, self.ln1(self.basis_for(x))
-
-    def attention_weights(self, x: Tensor) -> Tensor:
-        """x (B, T, C), the input of forward() -> (B, nh, min(m, T), T)."""
-        return self.attn.weights(*self.attention_inputs(x))
 
 
 class UpProjectBlock(nn.Module):
@@ -171,20 +156,13 @@ class UpProjectBlock(nn.Module):
 
         With a mask keep (B, T), only the n positions where it is True: (n, C).
         """
-        z = self.attn(*self.attention_inputs(y, x))  # (B, T, C)
-        if WIRINGS[self.config.wiring].residual:
+        wiring = WIRINGS[self.config.wiring]
+        z = self.attn(self.ln1(y), self.ln1(x) if wiring.norm_query else x)  # (B, T, C)
+        if wiring.residual:
             z = x + z
         if keep is not None:
             z = z[keep]  # (n, C)
         return z + self.mlp(self.ln2(z))
-
-    def attention_inputs(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, min(m, T), C), x (B, T, C) -> the input of keys and values, like y, and that of the query, like x."""
-        return self.ln1(y), self.ln1(x) if WIRINGS[self.config.wiring].norm_query else x
-
-    def attention_weights(self, y: Tensor, x: Tensor) -> Tensor:
-        """y (B, min(m, T), C), x (B, T, C), the inputs of forward() -> (B, nh, T, min(m, T))."""
-        return self.attn.weights(*self.attention_inputs(y, x))
 
 
 @contextmanager
@@ -291,9 +269,7 @@ class GPT(nn.Module):
         ValueError when T is longer than block_size.
         """
         logits = self.logits(idx)  # (B, T, vocab_size)
-        if targets is None:
-            return logits, None
-        return logits, self.loss(logits, targets)
+        return logits, None if targets is None else self.loss(logits, targets)
 
     @staticmethod
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -340,14 +316,11 @@ class GPT(nn.Module):
 
         Call it in eval mode: the layers' inputs have dropout in training mode. Raises ValueError as forward() does.
         """
-        x = embedded = self.embed(idx)  # (B, T, C)
-        weights = []
-        if self.variant.bottleneck:
-            weights.append(self.down_block.attention_weights(x))
-            x = self.down_block(x)  # (B, min(m, T), C)
-        for block in self.blocks:
-            weights.append(block.attention_weights(x))
-            x = block(x)
-        if self.variant.bottleneck:
-            weights.append(self.up_block.attention_weights(x, embedded))
+        weights: list[Tensor] = []
+        with ExitStack() as hooks:
+            for layer in self.modules():
+                if hasattr(layer, "weights"):  # a layer of attention.py; the hook sees its inputs
+                    hook = layer.register_forward_pre_hook(lambda layer, x: weights.append(layer.weights(*x)))
+                    hooks.enter_context(hook)
+            self.logits(idx)
         return weights
