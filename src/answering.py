@@ -139,11 +139,12 @@ def answer_probabilities(
 ) -> list[float]:
     """The probability of each answer to its question, end mark included; 0 if the question is unanswerable()."""
     result = [0.0] * len(questions)
+    device = next(model.parameters()).device
     with evaluating(model):
-        for rows, prompts in same_length_batches(model, vocabulary, questions):
-            for row, x in zip(rows, prompts, strict=True):  # one by one, since answers differ in length
-                target = torch.tensor(vocabulary.encode_marked(answers[row]), device=x.device)  # answer MASK
-                logits = model(torch.cat((x, target[:-1]))[None])[0][0, len(x) - 1 :]  # (len(target), vocab_size)
-                log_p = next_log_probabilities(vocabulary, logits).gather(1, target[:, None])  # (len(target), 1)
-                result[row] = math.exp(log_p.sum())
+        for row in askable(vocabulary, questions):  # one by one, since answers differ in length
+            prompt, answer = (vocabulary.encode_marked(text) for text in (questions[row], answers[row]))
+            x = torch.tensor([prompt + answer[:-1]], device=device)  # (1, T)
+            logits = model(x)[0][0, len(prompt) - 1 :]  # (len(answer), vocab_size)
+            target = torch.tensor(answer, device=device)[:, None]  # (len(answer), 1)
+            result[row] = math.exp(next_log_probabilities(vocabulary, logits).gather(1, target).sum())
     return result

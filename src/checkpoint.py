@@ -235,28 +235,30 @@ def choose_by_loss(model: GPT, path: str, corpus_path: str, documents: CharCorru
     standard one keeps its own, as it is or turning the other way, whichever has the lower loss. Raises UserError unless
     the loss of this choice is below those of all others, the standard table included, by at least MIN_LOSS_GAP.
     """
-    tables = {name: table.clone() for name, table in model.named_buffers() if name.endswith("rope_cache")}
-    standard = {
-        name: standard_rope_cache(len(t), model.config.n_embd // model.config.n_head) for name, t in tables.items()
-    }
-    losses = {}
+    own = {name: table.clone() for name, table in model.named_buffers() if name.endswith("rope_cache")}
+    head_size = model.config.n_embd // model.config.n_head
+    standard = {name: standard_rope_cache(len(table), head_size) for name, table in own.items()}
     if model.variant.bottleneck:
-        kind = "wiring of the perceiver"
-        for wiring in WIRINGS:
-            model.config.wiring = wiring
-            losses[wiring] = loss_on(documents, model)
-        best = model.config.wiring = min(losses, key=losses.get)
-    elif any(t.shape != standard[name].shape or (t - standard[name]).abs().max() > 0.01 for name, t in tables.items()):
-        kind = "table of rotations"
-        turned = {name: table * torch.tensor([1.0, -1.0]) for name, table in tables.items()}
-        choices = {"the standard one": standard, "its own": tables, "its own, turning the other way": turned}
-        for choice, chosen in choices.items():
-            model.load_state_dict(model.state_dict() | chosen)
-            losses[choice] = loss_on(documents, model)
-        best = min(list(choices)[1:], key=losses.get)
-        model.load_state_dict(model.state_dict() | choices[best])
+        kind, candidates = "wiring of the perceiver", list(WIRINGS)
+        choices = {wiring: (wiring, {}) for wiring in WIRINGS}
+    elif any(t.shape != standard[name].shape or (t - standard[name]).abs().max() > 0.01 for name, t in own.items()):
+        kind, candidates = "table of rotations", ["its own", "its own, turning the other way"]
+        turned = {name: table * torch.tensor([1.0, -1.0]) for name, table in own.items()}
+        tables = dict(zip(["the standard one", *candidates], (standard, own, turned), strict=True))
+        choices = {choice: (model.config.wiring, table) for choice, table in tables.items()}
     else:
         return
+
+    def use(choice: str) -> None:
+        model.config.wiring, table = choices[choice]
+        model.load_state_dict(model.state_dict() | table)
+
+    losses = {}
+    for choice in choices:
+        use(choice)
+        losses[choice] = loss_on(documents, model)
+    best = min(candidates, key=losses.get)
+    use(best)
     found, other = losses.pop(best), min(losses.values())
     measured = f"a loss of {found:.2f} on {corpus_path}, and {other:.2f} with another"
     if not found <= other - MIN_LOSS_GAP:  # also where both are NaN

@@ -115,9 +115,8 @@ def kind_of(path: str) -> str | None:
     beginning = read_bytes(path, 1000) if os.path.isfile(path) else b""
     if not beginning:
         return None
-    if beginning.startswith(b"\x80"):  # a pickle, in which torch wrote parameters before 1.6
-        return PARAMS
-    if beginning.startswith(b"PK") and b"data.pkl" in beginning:
+    # b"\x80": a pickle, in which torch wrote parameters before 1.6
+    if beginning.startswith(b"\x80") or (beginning.startswith(b"PK") and b"data.pkl" in beginning):
         return PARAMS
     if beginning.startswith(b"PK"):
         return ARCHIVE if beginning.startswith(b"src/", 30) else BINARY  # the first name in a submission
