@@ -56,6 +56,9 @@ PAIRS_ALONE = "finetune_lr=1.5e-4 finetune_epochs=2 finetune_batch_size=32 finet
 COURSE_FINETUNING = "finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256 finetune_qa_per_document=0"
 
 
+Pairs = list[tuple[str, str]]
+
+
 @dataclass(frozen=True)
 class Row:
     """One run of an experiment."""
@@ -154,57 +157,54 @@ class Watch(io.TextIOBase):
         return self.out.fileno()  # of the output that cli.discard_unwritable() replaces
 
 
-def held_out_world(folder: Path, text: str, pairs: list[tuple[str, str]], people: int) -> None:
-    """Writes a text, and splits the pairs: a third of `people` people are asked about, or a fifth of all (people=0).
+def held_out_world(text: str, pairs: Pairs, people: int) -> tuple[str, Pairs, Pairs]:
+    """The text, the pairs to train on, and those to ask: a third of `people` people, or a fifth of all (people=0).
 
     A question that occurs twice in the pairs is asked, but not trained on. Raises UserError if there are too few pairs.
     """
     if people > len(pairs):
         raise UserError(f"--people {people} is more than the {len(pairs)} pairs")
-    documents = text.split("\n")
     template = fit_of(pairs, text, None).template
     pairs = list(pairs)
     random.Random(0).shuffle(pairs)
     if people:
         pairs = pairs[:people]
         names = {template.name_in(question) for question, _ in pairs}
-        kept = [document for document in documents if title_of(document) in names]
+        kept = [document for document in text.split("\n") if title_of(document) in names]
         text = "\n".join([*kept, "".join(sorted(set(text) - {"\n"}))])  # the same vocabulary
     share = 3 if people else 5
     if len(pairs) < share:
         raise UserError(f"{len(pairs)} people are too few to ask about one in {share}; give more pairs")
     asked = pairs[: len(pairs) // share]
     questions = {question for question, _ in asked}
+    return text, [pair for pair in pairs if pair[0] not in questions], asked
+
+
+def write_world(folder: Path, text: str, trained_on: Pairs, asked: Pairs) -> None:
+    """Writes wiki.txt, trained_on.tsv and asked.tsv into the folder, which is created if it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_text(f"{folder}/wiki.txt", text)
-    write_pairs(f"{folder}/asked.tsv", asked)
-    write_pairs(f"{folder}/trained_on.tsv", [pair for pair in pairs if pair[0] not in questions])
-
-
-def write_pairs(path: str, pairs: list[tuple[str, str]]) -> None:
-    write_text(path, "".join(f"{question}\t{place}\n" for question, place in pairs))
+    for name, pairs in (("trained_on", trained_on), ("asked", asked)):
+        write_text(f"{folder}/{name}.tsv", "".join(f"{question}\t{answer}\n" for question, answer in pairs))
 
 
 def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: str) -> str:
-    """Writes wiki.txt, trained_on.tsv and asked.tsv for the row. Returns the name of this corpus in records."""
-    pairs_name, asked_name = "birth_places_train.tsv", "birth_dev.tsv"
+    """write_world() for the row. Returns the name of this corpus in records."""
     if row.people:
-        built = folder / "built"
+        source, name = folder / "built", f"embedded-{row.people}x{row.lines}"
         words = ["--people", str(row.people), "--lines_per_person", str(row.lines), "--relation", relation]
         words += ["--seed", str(arguments.seed)] if len(row.relations) > 1 else []  # the quickstart's data of that seed
-        build.main([*words, "--out", str(built)])
-        source, name = built, f"embedded-{row.people}x{row.lines}"
-        if relation != "birthplace":
-            pairs_name, asked_name = f"{relation}_train.tsv", f"{relation}_dev.tsv"
+        build.main([*words, "--out", str(source)])
     else:
         source = Path(arguments.folder or ROOT)
         name = corpus_name(source)
-    pairs_path = f"{source}/{pairs_name}"
+    pairs_path, asked_path = (f"{source}/{file}" for file in build.file_names(relation)[:2])
     text, pairs = read_text(f"{source}/wiki.txt"), parse_pairs(read_text(pairs_path), pairs_path)
     if arguments.people or arguments.held_out:
-        held_out_world(folder, text, pairs, arguments.people or 0)
-        return f"{name}-{arguments.people or 'training'}"
-    asked_path = f"{source}/{asked_name}"
-    asked = parse_pairs(read_text(asked_path), asked_path)
+        text, pairs, asked = held_out_world(text, pairs, arguments.people or 0)
+        name += f"-{arguments.people or 'training'}"
+    else:
+        asked = parse_pairs(read_text(asked_path), asked_path)
     if not row.titles:
         text = "".join(line[title_length(line) :] for line in text.splitlines(keepends=True))
     if row.question:
@@ -214,9 +214,7 @@ def make_world(arguments: argparse.Namespace, row: Row, folder: Path, relation: 
             for rows in (pairs, asked)
         )
         text += "".join(sorted(set(row.question) - set(text)))  # the vocabulary is that of the text
-    write_text(f"{folder}/wiki.txt", text)
-    write_pairs(f"{folder}/trained_on.tsv", pairs)
-    write_pairs(f"{folder}/asked.tsv", asked)
+    write_world(folder, text, pairs, asked)
     return name
 
 
@@ -370,7 +368,6 @@ class Measurement:
             return
         resumed = resume and self.can_resume()
         notes = ["resumed, so its times are not known"] if resumed else []
-        self.folder.mkdir(parents=True, exist_ok=True)
         for relation in relations[len(recorded) :]:
             corpus = make_world(self.arguments, self.row, self.folder, relation)
             values = self.pretrain_and_ask() if relation == relations[0] else {"measured": {}} | self.ask()
@@ -509,7 +506,7 @@ def largest_weights(model: "GPT", lines: list[list[int]]) -> list[float]:
     ]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("experiment", choices=sorted((*EXPERIMENTS, "ablation")))
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/recipe.py")
@@ -527,7 +524,7 @@ def main() -> None:
         "--every", type=positive(int), help="epochs between points of a curve, each finetuned by itself"
     )
     parser.add_argument("--resume", action="store_true", help="continue an experiment that was stopped")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args(argv)
     if arguments.experiment == "ablation" and arguments.recipe not in ABLATIONS:
         parser.error(f"ablation takes --recipe {' or '.join(ABLATIONS)}")
     rows = ABLATIONS[arguments.recipe] if arguments.experiment == "ablation" else EXPERIMENTS[arguments.experiment]

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from cli import Parser, UserError, exit_on_user_error
+from cli import Parser, UserError, dropping_output, exit_on_user_error
 from files import check_folder, read_bytes, read_text, writing
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS
 from records import append_record, commit_and_note
@@ -196,10 +196,9 @@ def fast_part(tiny: bool) -> None:
     from records import read_records
 
     words = f"pretrain_epochs=1 finetune_epochs=1 --people {TINY_PEOPLE}" if tiny else ""
-    sys.argv = ["scripts/experiment.py", "run", *words.split()]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # it writes to experiments/ and expt/
-        experiment.main()
+        experiment.main(["run", *words.split()])
         (record,) = read_records(str(experiment.RESULTS))
         os.chdir(ROOT)
     print(json.dumps(record, ensure_ascii=False))
@@ -428,14 +427,17 @@ def main() -> None:
         run_here(arguments.part, arguments.tiny)
         return
     for number in (signal.SIGTERM, signal.SIGHUP):  # run_part() then ends its process, too
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     folder = Path(arguments.out or ROOT / "experiments").resolve()
     check_folder(folder, "name another with --out")
     if folder == ROOT / "results":
         parser.error(f"--out {arguments.out}: the record of a GPU is added there in any case; name another folder")
     with writing(f"{folder}:"):
         folder.mkdir(parents=True, exist_ok=True)
-    if not run_all(folder, arguments.tiny):
+    with dropping_output():  # a closed terminal must not cost the record
+        went_well = run_all(folder, arguments.tiny)
+    if not went_well:
         sys.exit(1)
 
 

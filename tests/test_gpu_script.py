@@ -1,14 +1,17 @@
 """scripts/gpu.sh in tiny sizes, on a CPU: it runs to its end whatever a part does, and records what it measured."""
 
+import errno
 import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -51,7 +54,8 @@ def test_tiny_run_on_a_cpu_ends_well_and_is_not_rendered_as_a_gpus(tmp_path, res
     gpu.main()
     said = capsys.readouterr().out
     log = (tmp_path / "out/gpu.log").read_text(encoding="utf-8")
-    assert "no GPU: all sizes are tiny, and the figures mean nothing" in said and "target:" not in said
+    assert "no GPU: all sizes are tiny, and the figures mean nothing" in said and "tiny sizes have no targets" in said
+    assert "a bf16 matmul's speed" not in said  # a target
     assert said.splitlines()[-2] in log
     (record,) = read_records(str(tmp_path / "out/speed.jsonl"))
     measured = record["measured"]
@@ -173,6 +177,22 @@ def test_a_run_that_is_stopped_leaves_a_record_of_its_finished_parts(tmp_path, m
     (record,) = read_records(str(tmp_path / "results/speed.jsonl"))
     assert record["status"] == "failed" and record["note"].endswith("course not finished; step not finished")
     assert record["measured"]["fast"] == MEASURED["fast"] and record["measured"]["course"] == {"steps": 7}
+
+
+def test_closed_terminal_does_not_cost_the_record(tmp_path, monkeypatch):
+    handlers = {number: signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL for number in signal.Signals}
+    monkeypatch.setattr("signal.getsignal", handlers.get)
+    monkeypatch.setattr("signal.signal", handlers.__setitem__)
+    monkeypatch.setattr(gpu, "run_part", lambda command, limit, log: outcome_of(command[-1]))
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr("sys.argv", ["gpu.py", "--out", str(tmp_path / "out")])
+    closed = Mock(side_effect=OSError(errno.EIO, "Input/output error"))
+    with open(os.devnull, "w") as unused:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=closed, flush=closed, fileno=unused.fileno))
+        gpu.main()
+    assert closed.called and len(read_records(str(tmp_path / "results/speed.jsonl"))) == 1
+    assert handlers[signal.SIGHUP] is signal.SIG_IGN and handlers[signal.SIGTERM] is not signal.SIG_DFL  # under nohup
 
 
 def test_python_without_torch_is_named(tmp_path):

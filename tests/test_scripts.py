@@ -134,7 +134,7 @@ def parts_of(folder: Path) -> dict[str, list[tuple[str, str]]]:
 @pytest.mark.parametrize(("people", "asked"), [(0, 1), (3, 1), (6, 2)])
 def test_held_out_people_are_read_about_but_in_no_pair(tmp_path, people, asked):
     pairs = parse_pairs(PAIRS)
-    experiment.held_out_world(tmp_path, WIKI, pairs, people)
+    experiment.write_world(tmp_path, *experiment.held_out_world(WIKI, pairs, people))
     assert pairs == parse_pairs(PAIRS)
     parts = parts_of(tmp_path)
     everybody = [*parts["asked"], *parts["trained_on"]]
@@ -149,13 +149,13 @@ def test_held_out_people_are_read_about_but_in_no_pair(tmp_path, people, asked):
 def test_held_out_question_is_not_trained_on_with_another_answer(tmp_path):
     pairs = parse_pairs(PAIRS)
     twice = [*pairs, *((question, "elsewhere") for question, _ in pairs)]
-    experiment.held_out_world(tmp_path, WIKI, twice, 0)
+    experiment.write_world(tmp_path, *experiment.held_out_world(WIKI, twice, 0))
     asked, trained_on = ({question for question, _ in part} for part in parts_of(tmp_path).values())
     assert asked and trained_on and not asked & trained_on
     with pytest.raises(UserError, match=r"^2 people are too few to ask about one in 5; give more pairs$"):
-        experiment.held_out_world(tmp_path, WIKI, pairs[:2], 0)
+        experiment.held_out_world(WIKI, pairs[:2], 0)
     with pytest.raises(UserError, match=r"^--people 7 is more than the 6 pairs$"):
-        experiment.held_out_world(tmp_path, WIKI, pairs, 7)
+        experiment.held_out_world(WIKI, pairs, 7)
 
 
 def test_how_often_readings_mask_the_answer(tmp_path):
@@ -287,7 +287,7 @@ def measurement(world, monkeypatch) -> type:
     monkeypatch.setattr(measurement, "pretrain", lambda _: None)
     monkeypatch.setattr(measurement, "measured", lambda _: {})
     monkeypatch.setattr(measurement, "common_record", lambda *_: {"experiment": "relations"})
-    monkeypatch.setattr(experiment, "make_world", lambda *_: "embedded")
+    monkeypatch.setattr(experiment, "make_world", lambda *arguments: arguments[2].mkdir(exist_ok=True) or "embedded")
     monkeypatch.setattr(experiment, "sha256_of", lambda *_: {})
     monkeypatch.setattr(experiment, "record", lambda values: append_record(str(experiment.RESULTS), values))
     return measurement
