@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -45,7 +44,7 @@ from tqdm import tqdm
 
 from answering import answer
 from checkpoint import current_commit
-from cli import Parser, UserError, exit_on_user_error, positive
+from cli import Parser, UserError, dropping_output, exit_on_user_error, positive
 from dataset import CharCorruptionDataset, NameDataset
 from engine import DTYPES, configure_torch, matmul_ceiling, matmul_weights, pick_device, pick_precision, training_flops
 from files import check_folder, read_text
@@ -53,9 +52,9 @@ from model import GPT, GPTConfig
 from optim import Muon
 from plain import PlainGPT, PlainTrainer
 from question import COURSE_TEMPLATE, parse_pairs
-from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe
+from recipe import BLOCK_SIZE, RECIPES, VARIANTS, Recipe, Run
 from records import Record, append_record, commit_and_note, corpus_name, machine
-from steps import Setup, pretraining_config, pretraining_data
+from steps import Setup, make_trainer, pretraining_config, pretraining_data
 from trainer import Trainer, TrainerConfig
 
 RUN = Path(__file__).parents[1] / "src" / "run.py"
@@ -80,24 +79,15 @@ def trainer_of(
     recipe: Recipe = COURSE,
     pairs: NameDataset | None = None,
 ) -> Trainer:
-    """A trainer for pretraining by the recipe; `fast` needs the pairs. The rate falls as in the course's recipe."""
+    """A trainer for pretraining by the recipe; `fast` needs the pairs."""
     configure_torch()
     if torch.cuda.is_available():
         torch._dynamo.config.suppress_errors = False  # what does not compile is not to be timed as if it did
     torch.manual_seed(0)
     documents.loss_on_span = recipe.loss_on_span
-    model = GPT(model_config(variant, documents, recipe))
-    settings = replace(
-        pretraining_config(recipe),
-        max_epochs=recipe.pretrain_epochs,
-        lr_decay=True,
-        final_tokens=COURSE.pretrain_cosine_epochs * len(documents) * documents.block_size,
-        precision=precision,
-    )
-    dataset = pretraining_data(Setup(documents, pairs, model, COURSE_TEMPLATE), recipe)
-    trainer = Trainer(model, dataset, None, settings)
-    trainer.model.train()
-    return trainer
+    setup = Setup(documents, pairs, GPT(model_config(variant, documents, recipe)), COURSE_TEMPLATE)
+    run = Run("pretrain", variant, "", recipe, precision=precision)
+    return make_trainer(run, setup, pretraining_data(setup, recipe), pretraining_config(recipe))
 
 
 def plain_trainer_of(documents: CharCorruptionDataset) -> PlainTrainer:
@@ -141,17 +131,13 @@ def describe_machine(device: torch.device) -> None:
     print(f"memory: {2 * a.numel() * 4 / copying / 1e9:.0f} GB/s in a copy of {a.numel() * 4 / 1e6:.0f} MB\n")
 
 
-def trainer_by_name(kind: str, documents: CharCorruptionDataset) -> Trainer | PlainTrainer:
-    """The trainer of a kind of step such as "rope, bf16" or "plain loop, fp32"."""
-    name, precision = kind.split(", ")
-    return plain_trainer_of(documents) if name == "plain loop" else trainer_of(name, documents, precision)
-
-
 def take_turns(kind: str, text: str, pipe: Connection) -> None:
-    """A process of its own for one kind of step, as a user would have it: for each seed of batches that comes through
-    the pipe, sends (seconds, floor) of each step, and for None its largest memory."""
+    """A process of its own for one kind of step, such as "rope, bf16" or "plain loop, fp32", as a user would have it:
+    for each seed of batches that comes through the pipe, sends (seconds, floor) of each step, and for None its largest
+    memory."""
     documents = CharCorruptionDataset(text, BLOCK_SIZE)
-    trainer = trainer_by_name(kind, documents)
+    name, precision = kind.split(", ")
+    trainer = plain_trainer_of(documents) if name == "plain loop" else trainer_of(name, documents, precision)
     device = getattr(trainer, "device", torch.device("cpu"))
     weights = matmul_weights(trainer.model)
     for seed in iter(pipe.recv, None):
@@ -159,7 +145,7 @@ def take_turns(kind: str, text: str, pipe: Connection) -> None:
         indices = torch.randperm(len(documents), device=device).split(COURSE.pretrain_batch_size)
         turn = [documents.batch(rows) for rows in indices[:STEPS_IN_A_TURN]]
         times = [seconds(lambda b=batch: trainer.step(*b), device) for batch in turn]
-        ceiling = matmul_ceiling(device, DTYPES[kind.split(", ")[1]])
+        ceiling = matmul_ceiling(device, DTYPES[precision])
         floors = [int(training_flops(weights, x.count_nonzero(dim=1))) / ceiling for x, _ in turn]
         pipe.send(list(zip(times, floors, strict=True))[1:])  # the first one finds the caches cold
     pipe.send(peak_megabytes())
@@ -177,7 +163,6 @@ def reply(pipe: Connection, message: int | None, kind: str) -> Any:
 def step(text: str, rounds: int) -> Iterator[Record]:
     """One row a kind of step; all take turns on the same batches, so that other load falls on all of them."""
     device = pick_device("auto")
-    describe_machine(device)
     best = pick_precision("auto", device)
     kinds = [f"{variant}, {best}" for variant in VARIANTS]
     if device.type == "cpu":
@@ -217,7 +202,6 @@ def step(text: str, rounds: int) -> Iterator[Record]:
 def recipes(text: str, pairs_path: str, rounds: int) -> Iterator[Record]:
     """A step of each recipe, its batch included. They take turns, so that other load falls on all of them."""
     device = pick_device("auto")
-    describe_machine(device)
     pairs, trainers = parse_pairs(read_text(pairs_path), pairs_path), {}
     for name in ("course", "open", "fast"):
         documents = CharCorruptionDataset(text, BLOCK_SIZE)
@@ -248,7 +232,6 @@ def muon(documents: CharCorruptionDataset, rounds: int) -> Iterator[Record]:
     """A step of Muon on the vanilla model's matrices, on the CPU. Without oneDNN is how torch multiplies bf16 without
     AVX-512."""
     device = torch.device("cpu")
-    describe_machine(device)
     model = GPT(model_config("vanilla", documents))
     for p in model.hidden_matrices():
         p.grad = torch.randn_like(p)
@@ -270,7 +253,7 @@ def muon(documents: CharCorruptionDataset, rounds: int) -> Iterator[Record]:
         print(f"{name:26}{with_onednn:13.1f}{without:10.1f}")
         by, precision = name.split(", ")
         milliseconds = {"milliseconds": round(with_onednn, 1), "milliseconds_without_onednn": round(without, 1)}
-        yield record_of(milliseconds, "vanilla", precision, by) | {"machine": machine(device)}
+        yield record_of(milliseconds, "vanilla", precision, by)
 
 
 def curve(documents: CharCorruptionDataset, steps: int) -> Iterator[Record]:
@@ -324,7 +307,6 @@ def means_over(losses: list[list[float]]) -> list[float]:
 def answers(documents: CharCorruptionDataset, questions_path: str) -> Iterator[Record]:
     """What a user waits for besides training. The model has learned to end its answers, from the questions alone."""
     device = pick_device("auto")
-    describe_machine(device)
     trainer = trainer_of("vanilla", documents)
     names = trainer.train_dataset = NameDataset(documents, read_text(questions_path), questions_path)
     trainer.config.max_epochs = 10
@@ -361,7 +343,6 @@ def time_pretraining(documents: CharCorruptionDataset, epochs: int) -> tuple[flo
 def pretrain(documents: CharCorruptionDataset, epochs: int) -> Iterator[Record]:
     """A whole pretraining. An epoch before it, in which a GPU's kernels are compiled, is timed separately."""
     device = pick_device("auto")
-    describe_machine(device)
     start = time.perf_counter()
     training, first = time_pretraining(documents, epochs)
     total = time.perf_counter() - start
@@ -407,7 +388,6 @@ def step_of_blocks(variant: str, block_size: int, rows: int) -> tuple[float, flo
 def lengths(rows: int) -> Iterator[Record]:
     """A step on full blocks of every length, the number of rows the same."""
     device = pick_device("auto")
-    describe_machine(device)
     variants = ("vanilla", "synthesizer", "perceiver")
     print(f"{'block_size':>10}" + "".join(f"{variant + ' s':>15}{'MB':>8}" for variant in variants))
     for block_size in (128, 256, 512, 1024, 2048):
@@ -503,16 +483,19 @@ def main() -> None:
     }
     check_folder(FOLDER, "start from another folder")
     FOLDER.mkdir(exist_ok=True)
+    device = torch.device("cpu") if arguments.what == "muon" else pick_device("auto")
+    describe_machine(device)
     common = commit_and_note(current_commit()) | {
-        "machine": machine(),
+        "machine": machine(device),
         "experiment": arguments.what,
         "command": shlex.join(["python", *sys.argv]),
         "corpus": corpus,
     }
     records = FOLDER / "speed.jsonl"
-    for row in measurements[arguments.what]():
-        append_record(str(records), common | row)
-    print(f"Recorded in {records}")
+    with dropping_output():  # a closed terminal must not cost the records
+        for row in measurements[arguments.what]():
+            append_record(str(records), common | row)
+        print(f"Recorded in {records}")
 
 
 if __name__ == "__main__":
