@@ -45,6 +45,8 @@ def main() -> None:
     questions: dict[str, Pairs] = {}  # by path
     runs = defaultdict(list)
     for name, path, predictions_path, seconds in parser.parse_args().run:
+        if not seconds.isdecimal():
+            parser.error(f"--run {name}: SECONDS is {seconds!r}; give a whole number")
         if path not in questions:
             questions[path] = parse_pairs(read_text(path), path)
         runs[path].append((name, read_predictions(predictions_path, questions[path]), seconds))

@@ -205,7 +205,7 @@ def one_change(record: Record) -> bool:
     """Whether this is a row of the ablation: of the small world, or of all the text read 30 times."""
     if record["corpus"] == "course-600":  # at f0d6851, only what 67dd505 does not have
         return record["commit"] == "67dd505" or (record["commit"] == "f0d6851" and record["changed"] != {})
-    changed, old = record["changed"], "loss_on_span" not in record["settings"]
+    changed, old = record["changed"], "loss_on_span" not in (record["settings"] or {})
     return old and changed.get("pretrain_epochs") == 30 and "pretrain_warmup_tokens" not in changed
 
 
@@ -291,7 +291,7 @@ TABLES = {
         where=lambda r: (
             stands(r)
             and r["recipe"] == "fast"
-            and r["settings"]["pretrain_epochs"] == 60
+            and (r["settings"] or {}).get("pretrain_epochs") == 60
             and r["experiment"] in ("speedrun", "run")
             and r["curve"] is not None
         ),
@@ -323,7 +323,7 @@ TABLES = {
             has(r, status="ok", corpus="course")
             and r["recipe"] in ("course", "course2024")
             and r["asked"] is not None
-            and r["settings"]["pretrain_epochs"] == 650
+            and (r["settings"] or {}).get("pretrain_epochs") == 650
         ),
         row=lambda r: (r["variant"], r["seed"], r["commit"]),
         columns={"recipe": recipe, "attention": value("variant"), "changed": changes, "seed": value("seed")}

@@ -798,6 +798,8 @@ def test_comparison_table(world):
     answers = [re.split(" {2,}", line.strip()) for line in lines[11:]]
     assert ["Ada Lovelace", "✓ London", "✓ 1815"] in answers
     assert ["Søren Kierkegaard", "✗ Rome (Copenhagen)"] in answers
+    result = command(script, *read[:4], "soon", cwd=world)
+    assert result.stderr == "compare.py: error: --run read: SECONDS is 'soon'; give a whole number; see --help\n"
     (world / "p").write_text("London\n")
     result = command(script, *read, cwd=world)
     assert result.returncode == 2 and "p: 1 predictions for 6 questions" in result.stderr

@@ -142,6 +142,13 @@ def test_records_with_the_same_key_share_a_row():
     ]
 
 
+def test_run_without_settings_is_in_no_table_of_whole_runs():
+    asked = {"corpus": "course", "correct": 1, "asked": 4, "curve": [[1, 2.0]], "changed": {}}
+    run = a_run(experiment="run", variant="vanilla", seed=0, settings=None, **asked)
+    for name, recipe in (("fast", "fast"), ("course", "course"), ("ablation", "fast")):
+        assert not TABLES[name].where(run | {"recipe": recipe})
+
+
 @pytest.mark.parametrize(("name", "other"), [("recipe", "open"), ("variant", "rope"), ("corpus", "course-600")])
 def test_runs_of_several_recipes_variants_or_corpora_do_not_share_a_cell(name, other):
     run = a_run(recipe="fast", variant="vanilla", corpus="course", seed=0, correct=1, asked=4)
