@@ -1,7 +1,6 @@
 """The records in results/: one JSON object per line, one line per run, oldest first. RUN and TIMING name the keys."""
 
 import errno
-import hashlib
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cli import UserError
-from files import read_bytes, read_text, writing
+from files import file_hash, read_bytes, read_text, writing
 from recipe import RECIPES, VARIANTS
 
 Record = dict[str, Any]
@@ -148,7 +147,7 @@ def append_record(path: str, record: Record) -> None:
 
 def sha256_of(*paths: str) -> dict[str, str]:
     """The value of `sha256`: for the name of each data file the first 12 digits of its hash. Raises UserError."""
-    return {Path(path).name: hashlib.sha256(read_bytes(path)).hexdigest()[:12] for path in paths}
+    return {Path(path).name: file_hash(path)[:12] for path in paths}
 
 
 def commit_and_note(commit: str, *notes: str) -> dict[str, str | None]:

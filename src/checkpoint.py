@@ -31,7 +31,7 @@ from attention import standard_rope_cache
 from cli import Stopped, UserError
 from dataset import CharCorruptionDataset
 from engine import is_out_of_memory
-from files import OutputFiles, atomic_write, read_bytes, write_text
+from files import OutputFiles, atomic_write, file_hash, read_bytes, write_text
 from inputs import Inputs
 from model import GPT, WIRINGS, GPTConfig, evaluating
 from recipe import MASK, PAD, VARIANTS, Run
@@ -72,11 +72,6 @@ def save_params(model: GPT, path: str, record: dict[str, Any] | None = None) -> 
     save_tensors({name: value.cpu() for name, value in model.state_dict().items()}, path)
     if record is not None:
         write_text(OutputFiles(path).record, json.dumps(record | {"sha256": file_hash(path)}, indent=2) + "\n")
-
-
-def file_hash(path: str) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def text_hash(text: str) -> str:

@@ -1,5 +1,6 @@
 """Reading and writing files safely, and the names of all files that a run writes. Imports no torch."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -30,6 +31,11 @@ def read_bytes(path: str, most: int = -1) -> bytes:
         raise UserError(f"{path}: is a folder; give a file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def file_hash(path: str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits. Raises UserError."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def decode(raw: bytes, path: str) -> str:

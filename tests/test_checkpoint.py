@@ -12,10 +12,10 @@ from conftest import COURSE_VARIANTS, TRIED, VARIANTS, small_model
 
 import run
 from attention import standard_rope_cache
-from checkpoint import current_commit, file_hash, load_params, read_params, read_record, save_params, trained_as
+from checkpoint import current_commit, load_params, read_params, read_record, save_params, trained_as
 from cli import UserError
 from dataset import CharCorruptionDataset
-from files import write_text
+from files import file_hash, write_text
 from model import GPT, WIRINGS, GPTConfig
 
 

@@ -14,8 +14,8 @@ import torch
 from conftest import ROOT, WIKI, command
 
 import collect_submission
-from checkpoint import file_hash
 from cli import UserError
+from files import file_hash
 from model import GPT, GPTConfig
 
 
