@@ -121,7 +121,7 @@ def record_of(measured: dict[str, Any], variant: str | None, precision: str | No
 
 
 def describe_machine(device: torch.device) -> None:
-    print(f"{machine()}, torch {torch.__version__}, Python {platform.python_version()}")
+    print(f"{machine(device)}, torch {torch.__version__}, Python {platform.python_version()}")
     precisions = dict.fromkeys(("fp32", pick_precision("auto", device)))  # bf16 takes minutes where it is emulated
     ceilings = (f"{p} {matmul_ceiling(device, DTYPES[p]) / 1e12:.2f} TFLOP/s" for p in precisions)
     print(f"matmul ceiling: {', '.join(ceilings)}")
@@ -132,9 +132,10 @@ def describe_machine(device: torch.device) -> None:
 
 
 def take_turns(kind: str, text: str, pipe: Connection) -> None:
-    """A process of its own for one kind of step, such as "rope, bf16" or "plain loop, fp32", as a user would have it:
-    for each seed of batches that comes through the pipe, sends (seconds, floor) of each step, and for None its largest
-    memory."""
+    """Times one kind of step, such as "rope, bf16" or "plain loop, fp32", in a process of its own, as a user would have
+    it. For each seed of batches that comes through the pipe, sends (seconds, floor) of each step, and for None its
+    largest memory.
+    """
     documents = CharCorruptionDataset(text, BLOCK_SIZE)
     name, precision = kind.split(", ")
     trainer = plain_trainer_of(documents) if name == "plain loop" else trainer_of(name, documents, precision)
@@ -492,7 +493,7 @@ def main() -> None:
         "corpus": corpus,
     }
     records = FOLDER / "speed.jsonl"
-    with dropping_output():  # a closed terminal must not cost the records
+    with dropping_output():  # under nohup, a closed terminal must not cost the records
         for row in measurements[arguments.what]():
             append_record(str(records), common | row)
         print(f"Recorded in {records}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# With gradient accumulation over n micro-batches, the gradients of BERT and T5 in transformers are n times too large.
+# With n micro-batches per step, transformers' BertForMaskedLM and T5 get gradients that are n times too large.
 #
 # Versions    transformers 5.24.0, accelerate 1.15.0, torch 2.13.0 (CPU)
 # Prediction  none was written down: the source was read first. One would expect that 8 micro-batches of 4 rows give the
@@ -10,9 +10,10 @@
 # Cause       Trainer gives the number of labels in the whole batch to each model whose forward() takes further keyword
 #             arguments, expects that the loss is divided by it, and so does not divide by the number of micro-batches.
 #             BERT and T5 take such arguments, but compute the mean over their micro-batch.
-# Matters     for all models that compute the mean themselves. With SGD the rate is n times the one that was set; with
-#             AdamW the default clipping to a norm of 1 begins at 1/n, and logged losses are n times too large. The loss
-#             in evaluation is right. (transformers #47688 is about the same in other classes.)
+# Matters     for all models that take such arguments and compute the mean themselves. With SGD the rate is n times the
+#             one that was set; with AdamW the default clipping to a norm of 1 begins at 1/n, and logged losses are n
+#             times too large. The loss in evaluation is right. (transformers #47688 is about the same in other
+#             classes.)
 # Remedy      trainer.loss_is_scaled_for_ga = False before train(); or label smoothing, which uses another loss.
 set -euo pipefail
 dir=$(mktemp -d)

@@ -6,9 +6,9 @@
 #             as it is.
 # Output      norm of the gradient before and after, at a limit of 0.74: 1.7e-5, 1.7e-3 and 0.17 all become 0.74, as do
 #             17 and 1,700. Least squares without noise, 2,000 steps of SGD: the loss ends at 0.012; with the same limit
-#             by the formula, or without one, at 4e-12
-# Cause       The gradient is scaled in place, and so is the limit that it is then compared with: both choices of the
-#             comparison are the scaled gradient.
+#             by the formula at 4.5e-12, and without one at 4.8e-12
+# Cause       The gradient is scaled in place, and so is the limit that it is then compared with: whichever side of the
+#             comparison is taken, it is the scaled gradient.
 # Matters     for SGD most: steps have the same size however near the minimum is, so the loss stops falling. Optimizers
 #             that divide by an average of gradients lose what the size of a gradient tells. The library's README
 #             reports that SGD gets worse with it.

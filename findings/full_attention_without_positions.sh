@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# reformer-pytorch's language model has no positions at all where it uses full attention.
+# By default, reformer-pytorch's language model has no positions where it uses full attention.
 #
 # Versions    reformer-pytorch 1.4.4, torch 2.13.0 (CPU)
 # Prediction  none was written down: the source was read first. One would expect that full_attn_thres only decides
 #             whether attention is exact or hashed. ("The default positional embedding uses rotary embeddings", says the
 #             library's README.)
-# Output      if the tokens are shuffled, the logits are shuffled, too, and differ by 1e-7 otherwise (0.9 of their size
-#             with absolute_position_emb=True); 300 steps to tell the first of 16 tokens: 18.9 % right, and 100 with
-#             absolute positions
+# Output      shuffling the tokens shuffles the logits, and otherwise changes them by 1e-7 of their size (by 0.9 with
+#             absolute_position_emb=True); 300 steps to tell the first of 16 tokens: 18.9 % right, and 100 with absolute
+#             positions
 # Cause       Rotations are applied by the hashed attention alone. The full one takes them among its further arguments,
 #             and does not use them.
 # Matters     for short sequences (the README's full_attn_thres is 1024, and its training example has texts of up to 846

@@ -10,8 +10,8 @@
 # Cause       The order by length is drawn from torch's global generator, and is drawn before the generator's state of
 #             the checkpoint is restored. So the resumed epoch skips the first rows of another order. The random order
 #             depends on the seed and the epoch alone.
-# Matters     for all runs that are stopped by a time limit: what is resumed is another run, and of the rows in an epoch
-#             up to a quarter are missing.
+# Matters     for runs grouped by length that are stopped by a time limit: what is resumed is another run, and about a
+#             quarter of the rows of an epoch are missing if it stops halfway.
 # Remedy      train_sampling_strategy="random", or checkpoints at the end of an epoch only (save_strategy="epoch").
 set -euo pipefail
 dir=$(mktemp -d)

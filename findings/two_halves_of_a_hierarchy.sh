@@ -10,8 +10,8 @@
 #             and 4.8 for the last (chance is 6.7)
 # Cause       At each level, a block sees the block that it is paired with. The number of levels is the logarithm of the
 #             number of blocks less two, so the last level has four blocks, in two pairs, and none joins the halves. The
-#             pairs are the same in each layer, so more layers do not help. A comment says that one level less corrects
-#             a level too many; the causal class has one more.
+#             pairs are the same in each layer, so more layers do not help. The comment says "calculate number of levels
+#             until 2 x 2", but this stops at 4 x 4; the causal class has one level more.
 # Matters     for all uses with causal=False: with the README's 8,192 tokens, the wall is at 4,096. (Other lengths are
 #             padded to the next power of two, and the wall is in its middle.)
 # Remedy      none in the settings.

@@ -39,8 +39,8 @@ def main() -> None:
         action="append",
         required=True,
         metavar=("NAME", "EVAL_CORPUS_PATH", "PREDICTIONS_PATH", "SECONDS"),
-        help="a row of the table: the run, its questions with their answers, what it answered, and how long it took; "
-        "may be given several times",
+        help="a row of the table: the run, its questions with their answers, what it answered, and how many whole "
+        "seconds it took; may be given several times",
     )
     questions: dict[str, Pairs] = {}  # by path
     runs = defaultdict(list)

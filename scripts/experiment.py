@@ -45,6 +45,8 @@ from records import append_record, commit_and_note, corpus_name, machine, sha256
 if TYPE_CHECKING:
     from model import GPT
 
+Pairs = list[tuple[str, str]]
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("experiments")
 RESULTS = FOLDER / "results.jsonl"
@@ -54,9 +56,6 @@ POINTS = 13  # of the curve of `exposures`
 MARKS = (10, 25, 85)  # percent right; a record has the time at which a run reaches each
 PAIRS_ALONE = "finetune_lr=1.5e-4 finetune_epochs=2 finetune_batch_size=32 finetune_qa_per_document=0"
 COURSE_FINETUNING = "finetune_lr=6e-4 finetune_epochs=10 finetune_batch_size=256 finetune_qa_per_document=0"
-
-
-Pairs = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,8 @@ class Watch(io.TextIOBase):
 def held_out_world(text: str, pairs: Pairs, people: int) -> tuple[str, Pairs, Pairs]:
     """The text, the pairs to train on, and those to ask: a third of `people` people, or a fifth of all (people=0).
 
-    A question that occurs twice in the pairs is asked, but not trained on. Raises UserError if there are too few pairs.
+    With `people`, the text is cut to the lines about them. A question that occurs twice in the pairs is asked, but not
+    trained on. Raises UserError if there are too few pairs.
     """
     if people > len(pairs):
         raise UserError(f"--people {people} is more than the {len(pairs)} pairs")
@@ -506,7 +506,7 @@ def largest_weights(model: "GPT", lines: list[list[int]]) -> list[float]:
     ]
 
 
-def main(argv: list[str] | None = None) -> None:
+def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("experiment", choices=sorted((*EXPERIMENTS, "ablation")))
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/recipe.py")
@@ -524,7 +524,7 @@ def main(argv: list[str] | None = None) -> None:
         "--every", type=positive(int), help="epochs between points of a curve, each finetuned by itself"
     )
     parser.add_argument("--resume", action="store_true", help="continue an experiment that was stopped")
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args()
     if arguments.experiment == "ablation" and arguments.recipe not in ABLATIONS:
         parser.error(f"ablation takes --recipe {' or '.join(ABLATIONS)}")
     rows = ABLATIONS[arguments.recipe] if arguments.experiment == "ablation" else EXPERIMENTS[arguments.experiment]

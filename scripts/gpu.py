@@ -196,9 +196,10 @@ def fast_part(tiny: bool) -> None:
     from records import read_records
 
     words = f"pretrain_epochs=1 finetune_epochs=1 --people {TINY_PEOPLE}" if tiny else ""
+    sys.argv = ["scripts/experiment.py", "run", *words.split()]  # which its record names
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # it writes to experiments/ and expt/
-        experiment.main(["run", *words.split()])
+        experiment.main()
         (record,) = read_records(str(experiment.RESULTS))
         os.chdir(ROOT)
     print(json.dumps(record, ensure_ascii=False))

@@ -96,7 +96,7 @@ def discard_unwritable() -> None:
 
 
 class DroppingStream:
-    """A text stream that drops what it cannot write, to a pipe whose reader has ended or to a full disk."""
+    """A text stream that drops what it cannot write: to a closed pipe or terminal, or to a full disk."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -116,7 +116,7 @@ class DroppingStream:
 
 @contextmanager
 def dropping_output() -> Iterator[None]:
-    """In this context, output that cannot be written is dropped, so that it does not end a long training."""
+    """In this context, output that cannot be written is dropped, so that it does not end a long run."""
     try:
         with ExitStack() as stack:
             for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):

@@ -221,7 +221,7 @@ class Engine:
     def backward(self, x: Tensor, y: Tensor, padded: bool) -> Tensor:
         """Adds the gradients of a batch to the model's parameters. Returns its loss, a scalar on the device."""
         parts = self.micro_batches(x, y, padded)
-        if not parts and self.world_size > 1:  # no target here, but the other processes wait for these gradients, of 0
+        if not parts and self.world_size > 1:  # on a CPU: no target here, but the others wait for us
             parts = [(x[:1], x[:1].clamp(min=PAD + 1), 0.0)]
         loss = self.backward_in_threads(parts) if self.replicas else self.accumulate(self.wrapped, parts)
         return self.over_processes(loss)

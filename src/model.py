@@ -320,7 +320,7 @@ class GPT(nn.Module):
         with ExitStack() as hooks:
             for layer in self.modules():
                 if hasattr(layer, "weights"):  # a layer of attention.py; the hook sees its inputs
-                    hook = layer.register_forward_pre_hook(lambda layer, x: weights.append(layer.weights(*x)))
+                    hook = layer.register_forward_pre_hook(lambda layer, inputs: weights.append(layer.weights(*inputs)))
                     hooks.enter_context(hook)
             self.logits(idx)
         return weights

@@ -38,7 +38,6 @@ def test_loss_and_gradients_are_those_of_the_plain_loop(documents, monkeypatch):
 
 
 def test_steps_of_the_recipes_are_compared_with_those_of_course(world, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "describe_machine", lambda device: None)
     records = list(speed.recipes(WIKI, "birth_places_train.tsv", rounds=1))
     head, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
     assert head[-2:] == ["of", "course"] and [row[0] for row in rows] == ["course", "open", "fast"]
@@ -103,7 +102,6 @@ def small(monkeypatch) -> None:
     monkeypatch.setattr(
         speed, "model_config", lambda variant, documents, recipe=None: GPTConfig(documents.vocab_size, 128, **sizes)
     )
-    monkeypatch.setattr(speed, "describe_machine", lambda device: None)
 
 
 @pytest.mark.parametrize("kind", ["vanilla, fp32", "plain loop, fp32"])
@@ -145,7 +143,6 @@ def test_documents_are_repeated_up_to_the_count():
 
 
 def test_steps_are_compared_with_the_plain_loop_and_the_floor(monkeypatch, capsys):
-    monkeypatch.setattr(speed, "describe_machine", lambda device: None)
     monkeypatch.setattr(speed, "pick_device", lambda name: torch.device("cpu"))
     monkeypatch.setattr(speed, "pick_precision", lambda name, device: "fp32")
     monkeypatch.setattr(speed.multiprocessing, "get_context", lambda method: SimpleNamespace(Pipe=Pipe, Process=Mock()))

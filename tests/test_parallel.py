@@ -46,7 +46,7 @@ def trainer_of(variant: str, rows: int) -> Trainer:
 
 
 def half_targeted_trainer() -> Trainer:
-    """Of its first batch, the row of the second of two processes has no target."""
+    """In its first batch, the row that goes to the second of two processes has no target."""
     trainer = trainer_of("vanilla", rows=3)
     batch = trainer.train_dataset.batch
 
