@@ -11,7 +11,7 @@
 #             boolean one. MultiheadAttention does not take it with a float mask, but the encoder layer does not ask.
 # Matters     for all masks with other numbers than 0 and -inf: ALiBi, T5's relative biases, a discount for distance.
 #             Training looks right, and the model that is evaluated or deployed sees less than it needs, without a
-#             warning. (MultiheadAttention did the same until pytorch #107084; #118628 reports NaN where a whole row
+#             warning. (MultiheadAttention did the same until pytorch #107641; #118628 reports NaN where a whole row
 #             of the mask is nonzero.)
 # Remedy      torch.backends.mha.set_fastpath_enabled(False).
 set -euo pipefail
