@@ -17,6 +17,7 @@ import platform
 import re
 import resource
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -170,10 +171,12 @@ def step(text: str, rounds: int) -> Iterator[Record]:
         kinds += ["plain loop, fp32"] if best == "fp32" else ["vanilla, fp32", "plain loop, fp32"]
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process alone
     for kind in kinds:
         pipes[kind], theirs = context.Pipe()
         context.Process(target=take_turns, args=(kind, text, theirs), daemon=True).start()
         theirs.close()  # so that the end of the process is noticed
+    signal.signal(signal.SIGINT, handler)
     measured: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     for seed in tqdm(range(rounds + 1), unit="round", leave=False):
         for kind, pipe in pipes.items():

@@ -1,6 +1,7 @@
 """The plain loop of benchmarks/ as an independent reference for the model and the step."""
 
 import math
+import signal
 from multiprocessing import Pipe, Process
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,7 +146,10 @@ def test_documents_are_repeated_up_to_the_count():
 def test_steps_are_compared_with_the_plain_loop_and_the_floor(monkeypatch, capsys):
     monkeypatch.setattr(speed, "pick_device", lambda name: torch.device("cpu"))
     monkeypatch.setattr(speed, "pick_precision", lambda name, device: "fp32")
-    monkeypatch.setattr(speed.multiprocessing, "get_context", lambda method: SimpleNamespace(Pipe=Pipe, Process=Mock()))
+    handlers = []  # of Ctrl-C, when a process starts
+    process = SimpleNamespace(start=lambda: handlers.append(signal.getsignal(signal.SIGINT)))
+    context = SimpleNamespace(Pipe=Pipe, Process=lambda **_: process)
+    monkeypatch.setattr(speed.multiprocessing, "get_context", lambda method: context)
     took = {"vanilla": 0.2, "perceiver": 0.1, "synthesizer": 0.4, "rope": 0.3, "plain loop": 1.0}
 
     def reply(pipe, seed, kind):
@@ -157,6 +161,7 @@ def test_steps_are_compared_with_the_plain_loop_and_the_floor(monkeypatch, capsy
     monkeypatch.setattr(speed, "reply", reply)
     records = {(r["variant"], r["implementation"]): r["measured"] for r in speed.step(WIKI, rounds=3)}
     assert len(records) == 5 and "rope, fp32" in capsys.readouterr().out
+    assert handlers == [signal.SIG_IGN] * 5 and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
     for (variant, implementation), measured in records.items():
         seconds = took["plain loop" if implementation == "plain" else variant]
         assert measured == {
