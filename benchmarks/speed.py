@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -142,15 +143,16 @@ def take_turns(kind: str, text: str, pipe: Connection) -> None:
     trainer = plain_trainer_of(documents) if name == "plain loop" else trainer_of(name, documents, precision)
     device = getattr(trainer, "device", torch.device("cpu"))
     weights = matmul_weights(trainer.model)
-    for seed in iter(pipe.recv, None):
-        torch.manual_seed(seed)
-        indices = torch.randperm(len(documents), device=device).split(COURSE.pretrain_batch_size)
-        turn = [documents.batch(rows) for rows in indices[:STEPS_IN_A_TURN]]
-        times = [seconds(lambda b=batch: trainer.step(*b), device) for batch in turn]
-        ceiling = matmul_ceiling(device, DTYPES[precision])
-        floors = [int(training_flops(weights, x.count_nonzero(dim=1))) / ceiling for x, _ in turn]
-        pipe.send(list(zip(times, floors, strict=True))[1:])  # the first one finds the caches cold
-    pipe.send(peak_megabytes())
+    with suppress(EOFError, ConnectionError):  # after Ctrl-C, nobody is at the other end
+        for seed in iter(pipe.recv, None):
+            torch.manual_seed(seed)
+            indices = torch.randperm(len(documents), device=device).split(COURSE.pretrain_batch_size)
+            turn = [documents.batch(rows) for rows in indices[:STEPS_IN_A_TURN]]
+            times = [seconds(lambda b=batch: trainer.step(*b), device) for batch in turn]
+            ceiling = matmul_ceiling(device, DTYPES[precision])
+            floors = [int(training_flops(weights, x.count_nonzero(dim=1))) / ceiling for x, _ in turn]
+            pipe.send(list(zip(times, floors, strict=True))[1:])  # the first one finds the caches cold
+        pipe.send(peak_megabytes())
 
 
 def reply(pipe: Connection, message: int | None, kind: str) -> Any:

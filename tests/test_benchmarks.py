@@ -115,6 +115,8 @@ def test_a_kind_of_step_is_timed_for_each_seed_and_leaves_out_the_first_step(sma
     assert [len(turn) for turn in turns] == [speed.STEPS_IN_A_TURN - 1] * 2 and megabytes > 10
     assert all(seconds > 0 and floor > 0 for turn in turns for seconds, floor in turn)
     assert ceilings == [torch.float32] * 2
+    for interrupted in ({"recv": Mock(side_effect=EOFError)}, {"send": Mock(side_effect=BrokenPipeError)}):
+        speed.take_turns(kind, WIKI * 60, SimpleNamespace(**{"recv": lambda: 0} | interrupted))  # no traceback
 
 
 def test_blocks_of_every_length_have_a_step():
