@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from cli import Parser, UserError, dropping_output, exit_on_user_error
+from cli import Parser, UserError, dropping_output, exit_on_user_error, heeded_signals
 from files import check_folder, read_bytes, read_text, writing
 from recipe import BLOCK_SIZE, RECIPES, VARIANTS
 from records import append_record, commit_and_note
@@ -427,9 +427,8 @@ def main() -> None:
     if arguments.part:
         run_here(arguments.part, arguments.tiny)
         return
-    for number in (signal.SIGTERM, signal.SIGHUP):  # run_part() then ends its process, too
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for number in heeded_signals("SIGTERM", "SIGHUP"):  # run_part() then ends its process, too
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     folder = Path(arguments.out or ROOT / "experiments").resolve()
     check_folder(folder, "name another with --out")
     if folder == ROOT / "results":

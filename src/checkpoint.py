@@ -28,7 +28,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from attention import standard_rope_cache
-from cli import Stopped, UserError
+from cli import Stopped, UserError, heeded_signals
 from dataset import CharCorruptionDataset
 from engine import is_out_of_memory
 from files import OutputFiles, atomic_write, file_hash, read_bytes, write_text
@@ -362,9 +362,8 @@ class StateKeeper:
                 restore()
 
         if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
-            for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
-                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                    handlers[number] = signal.signal(number, note)
+            for number in heeded_signals("SIGINT", "SIGTERM", "SIGHUP"):
+                handlers[number] = signal.signal(number, note)
         try:
             yield
         finally:

@@ -128,6 +128,12 @@ def dropping_output() -> Iterator[None]:
         discard_unwritable()
 
 
+def heeded_signals(*names: str) -> list[signal.Signals]:
+    """Those of the signals that this system has and that are not ignored, as nohup ignores SIGHUP."""
+    numbers = (getattr(signal, name, None) for name in names)
+    return [number for number in numbers if number is not None and signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def in_ipython() -> bool:
     """Whether the command was started by %run, in Jupyter or IPython."""
     return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
