@@ -73,6 +73,11 @@ def has(record: Record, **values: Any) -> bool:
     return all(record[name] == wanted for name, wanted in values.items())
 
 
+def setting(record: Record, name: str) -> Any:
+    """A setting of the run; None if the record lacks it, or has no settings at all."""
+    return (record["settings"] or {}).get(name)
+
+
 def only(column: Column, **values: Any) -> Column:
     """The column for those of the row's records that have these values."""
     return lambda records: column([r for r in records if has(r, **values)])
@@ -143,7 +148,7 @@ def changes(records: list[Record]) -> str:
     """The settings that differ from the recipe. How often the text is read is not among them."""
     changed = {name: setting for name, setting in records[0]["changed"].items() if name != "pretrain_epochs"}
     words = []
-    if not (records[0]["settings"] or {}).get("finetune_qa_per_document"):  # on pairs alone
+    if not setting(records[0], "finetune_qa_per_document"):  # on pairs alone
         for finetuning, text in FINETUNINGS.items():
             values = {name: float(number) for name, number in (word.split("=") for word in text.split())}
             # the oldest records lack finetune_qa_per_document, which is 0 in theirs
@@ -205,7 +210,7 @@ def one_change(record: Record) -> bool:
     """Whether this is a row of the ablation: of the small world, or of all the text read 30 times."""
     if record["corpus"] == "course-600":  # at f0d6851, only what 67dd505 does not have
         return record["commit"] == "67dd505" or (record["commit"] == "f0d6851" and record["changed"] != {})
-    changed, old = record["changed"], "loss_on_span" not in (record["settings"] or {})
+    changed, old = record["changed"], setting(record, "loss_on_span") is None
     return old and changed.get("pretrain_epochs") == 30 and "pretrain_warmup_tokens" not in changed
 
 
@@ -291,7 +296,7 @@ TABLES = {
         where=lambda r: (
             stands(r)
             and r["recipe"] == "fast"
-            and (r["settings"] or {}).get("pretrain_epochs") == 60
+            and setting(r, "pretrain_epochs") == 60
             and r["experiment"] in ("speedrun", "run")
             and r["curve"] is not None
         ),
@@ -323,7 +328,7 @@ TABLES = {
             has(r, status="ok", corpus="course")
             and r["recipe"] in ("course", "course2024")
             and r["asked"] is not None
-            and (r["settings"] or {}).get("pretrain_epochs") == 650
+            and setting(r, "pretrain_epochs") == 650
         ),
         row=lambda r: (r["variant"], r["seed"], r["commit"]),
         columns={"recipe": recipe, "attention": value("variant"), "changed": changes, "seed": value("seed")}
