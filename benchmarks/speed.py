@@ -44,6 +44,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+import steps
 from answering import answer
 from checkpoint import current_commit
 from cli import Parser, UserError, dropping_output, exit_on_user_error, positive
@@ -69,9 +70,7 @@ KILLED = "its process was killed, probably for lack of memory"
 
 def model_config(variant: str, documents: CharCorruptionDataset, recipe: Recipe = COURSE) -> GPTConfig:
     """The course's model for these documents, with the recipe's dropout."""
-    drop = {"embd_pdrop": recipe.dropout, "resid_pdrop": recipe.dropout, "attn_pdrop": recipe.dropout}
-    bottleneck_dim = VARIANTS[variant].bottleneck_dim
-    return GPTConfig(documents.vocab_size, documents.block_size, variant=variant, bottleneck_dim=bottleneck_dim, **drop)
+    return steps.model_config(variant, VARIANTS[variant].bottleneck_dim, documents, recipe.dropout)
 
 
 def trainer_of(

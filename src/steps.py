@@ -151,16 +151,7 @@ def build(run: Run, inputs: Inputs) -> Setup:
     pairs = None
     if run.trains and inputs.pairs is not None:  # a report only looks up their places
         pairs = NameDataset(documents, inputs.pairs, run.finetune_corpus_path)
-    config = GPTConfig(
-        documents.vocab_size,
-        BLOCK_SIZE,
-        variant=run.variant,
-        bottleneck_dim=run.bottleneck_dim,
-        embd_pdrop=run.recipe.dropout,
-        resid_pdrop=run.recipe.dropout,
-        attn_pdrop=run.recipe.dropout,
-    )
-    model = GPT(config)
+    model = GPT(model_config(run.variant, run.bottleneck_dim, documents, run.recipe.dropout))
     print(f"number of parameters: {model.num_parameters()}")
     record = {}
     if run.reading_params_path is not None:
@@ -178,6 +169,12 @@ def build(run: Run, inputs: Inputs) -> Setup:
         first = "; ".join(problems[:3]) + ("; ..." if len(problems) > 3 else "")
         print(f"warning: {run.eval_corpus_path}: {cannot}: {first}", file=sys.stderr)
     return Setup(documents, pairs, model.to(run.device), template)
+
+
+def model_config(variant: str, bottleneck_dim: int, documents: CharCorruptionDataset, dropout: float) -> GPTConfig:
+    """The assignment's model, with the vocabulary of the documents."""
+    drop = {"embd_pdrop": dropout, "resid_pdrop": dropout, "attn_pdrop": dropout}
+    return GPTConfig(documents.vocab_size, documents.block_size, variant=variant, bottleneck_dim=bottleneck_dim, **drop)
 
 
 def warnings_of(run: Run, inputs: Inputs, record: dict) -> Iterator[str]:
