@@ -213,6 +213,7 @@ def test_recipe_decides_how_the_text_is_read(world, trainers, monkeypatch):
     assert type(facts) is FactDataset and (facts.context_chars, facts.prefix_words) == (6, 3)
     assert facts.documents.loss_on_span
     assert recipes == {SalientSpanDataset: RECIPES["fast"], FactDataset: RECIPES["open"]}
+    assert recipes[SalientSpanDataset].weight_by_answer_odds is True and recipes[FactDataset].word_weight == 0.3
 
 
 def test_recipe_decides_what_finetuning_reads(world, trainers):
