@@ -6,11 +6,14 @@ import os
 import pytest
 import torch
 from conftest import PAIRS, VARIANTS, small_model, trainer_config
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import engine
 from dataset import NameDataset
 from engine import (
+    CPU_LENGTH_MULTIPLE,
+    CPU_MICRO_BATCH_ROWS,
     DTYPES,
     STEPS_WORTH_COMPILING,
     Engine,
@@ -238,7 +241,29 @@ def test_matmul_caches_are_limited_unless_the_environment_says_otherwise(monkeyp
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
     engine.limit_matmul_caches()
-    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "128")
+    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "512")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_matmul_cache_holds_the_shapes_of_all_lengths(variant, monkeypatch):
+    shapes = set()
+
+    class NoteMatmuls(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            name = function.overloadpacket.__name__
+            if name in ("mm", "addmm", "bmm", "baddbmm"):
+                shapes.add((name, *((a.shape, a.stride()) for a in args if isinstance(a, torch.Tensor))))
+            return function(*args, **(kwargs or {}))
+
+    rows, multiple = CPU_MICRO_BATCH_ROWS[torch.bfloat16][1], CPU_LENGTH_MULTIPLE[torch.bfloat16]
+    model = small_model(256, variant, n_layer=4, n_head=8, n_embd=256, bottleneck_dim=64)
+    with NoteMatmuls():
+        for T in range(multiple, 129, multiple):
+            x = torch.ones(rows, T, dtype=torch.long)
+            model(x, x)[1].backward()
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    engine.limit_matmul_caches()
+    assert 200 < len(shapes) < int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
