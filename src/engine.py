@@ -35,7 +35,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STEPS_WORTH_COMPILING = 8000  # an estimate: shorter runs save less time than torch.compile takes
 # (min, max) rows: fewer make matmuls slow; more rows are padded to one length, which costs most in fp32
 CPU_MICRO_BATCH_ROWS = {torch.bfloat16: (8, 16), torch.float32: (8, 8)}
-CPU_LENGTH_MULTIPLE = {torch.bfloat16: 8, torch.float32: 2}  # each new shape costs bf16 matmuls extra time
+# each new shape costs bf16 matmuls extra time and memory
+CPU_LENGTH_MULTIPLE = {torch.bfloat16: 8, torch.float32: 2}
+CPU_TARGETS_MULTIPLE = {torch.bfloat16: 128, torch.float32: 1}
 
 MicroBatch = tuple[Tensor, Tensor, Tensor | float]  # x, y, and its share of the targets of the whole batch
 
@@ -44,7 +46,6 @@ def configure_torch() -> None:
     """Sets all process-wide switches. Call it once, before training or answering."""
     torch.backends.cuda.enable_cudnn_sdp(False)  # this kernel does not support the perceiver's shared query
     keep_freed_memory()
-    limit_matmul_caches()
     if torch.cuda.is_available():  # importing torch._dynamo takes a second
         torch._dynamo.config.suppress_errors = True  # a model that does not compile runs uncompiled, after a warning
         with suppress(AttributeError):  # a version that does not have it
@@ -65,17 +66,6 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # 2**25 is the maximum before glibc 2.35
         mallopt(arena_max, 1)
-
-
-def limit_matmul_caches() -> None:
-    """Limits the caches that keep data for each shape of a bf16 matmul on a CPU, unless the environment sets them.
-
-    By default, oneDNN keeps 1,024 shapes, and torch as many per thread. With these limits, the fast recipe takes 400 MB
-    less. A model needs up to 400 shapes; if oneDNN kept fewer, it would compile kernels again in every step.
-    Call it before the first matmul.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "32")  # of ideep, through which torch calls oneDNN
 
 
 def pick_device(name: str) -> torch.device:
@@ -274,7 +264,9 @@ class Engine:
 
     def loss_of(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of model(x, y). On a CPU it is that of model.loss_at_targets(x, y), if the model has this method."""
-        return model.loss_at_targets(x, y) if self.uses_loss_at_targets(model) else model(x, y)[1]
+        if not self.uses_loss_at_targets(model):
+            return model(x, y)[1]
+        return model.loss_at_targets(x, y, CPU_TARGETS_MULTIPLE[self.dtype])
 
     def uses_loss_at_targets(self, model: nn.Module) -> bool:
         """Whether the model has loss_at_targets(), and with it skipped_weights(), and is on a CPU: a GPU is slow where

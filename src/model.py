@@ -290,13 +290,15 @@ class GPT(nn.Module):
         skipped = [p for p in (*last.mlp.parameters(), self.head.weight) if p.dim() == 2]
         return sum(p.numel() for p in skipped) if self.skips() else 0
 
-    def loss_at_targets(self, idx: Tensor, targets: Tensor) -> Tensor:
+    def loss_at_targets(self, idx: Tensor, targets: Tensor, multiple: int = 1) -> Tensor:
         """idx and targets (B, T) -> the loss of forward(), a scalar. If it skips(), then without the last MLP and the
-        head at the positions that have no target."""
+        head at positions that have no target, except as many as fill up n, the number of positions, to a `multiple`."""
         if not self.skips():
             return self(idx, targets)[1]
-        has_target = targets != PAD  # (B, T), n of them True
-        return self.loss(self.logits(idx, has_target), targets[has_target])
+        keep = targets != PAD  # (B, T), n of them True
+        without_target = (~keep).flatten().cumsum(0).view_as(keep)  # how many there are, up to each position
+        keep |= without_target <= -int(keep.sum()) % multiple
+        return self.loss(self.logits(idx, keep), targets[keep])
 
     def logits(self, idx: Tensor, keep: Tensor | None = None) -> Tensor:
         """idx (B, T) -> (B, T, vocab_size); with a mask keep (B, T), only where it is True: (n, vocab_size)."""

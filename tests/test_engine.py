@@ -1,19 +1,15 @@
 """Micro-batches, replicas in threads, precision, compiling: a batch in parts has the gradients of the whole."""
 
 import math
-import os
 
 import pytest
 import torch
 from conftest import PAIRS, VARIANTS, small_model, trainer_config
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import engine
 from dataset import NameDataset
 from engine import (
-    CPU_LENGTH_MULTIPLE,
-    CPU_MICRO_BATCH_ROWS,
     DTYPES,
     STEPS_WORTH_COMPILING,
     Engine,
@@ -215,6 +211,20 @@ def test_throughput_counts_no_flops_that_a_position_without_target_skips(documen
     assert throughput.done.tolist() == [300, products]
 
 
+@pytest.mark.parametrize(("precision", "multiple"), [("fp32", 1), ("bf16", 128)])
+def test_on_a_cpu_the_head_is_applied_to_few_different_numbers_of_positions(documents, precision, multiple):
+    model = small_model(documents.vocab_size, dropout=0.0)
+    engine = Engine(model, documents, trainer_config(precision=precision))
+    numbers = []
+    model.head.register_forward_hook(lambda _, inputs, __: numbers.append(len(inputs[0])))
+    x, y = torch.ones(2, 8, 100, dtype=torch.long)
+    for targets in (1, 17, 50):
+        y[:, targets:] = 0
+        engine.loss_of(model, x, y).backward()
+        y[:] = 1
+    assert numbers == [multiple * math.ceil(8 * targets / multiple) for targets in (1, 17, 50)]
+
+
 @pytest.mark.parametrize(("cuda", "chosen"), [(True, "cuda"), (False, "cpu")])
 def test_device_is_a_cuda_gpu_or_the_cpu_unless_mps_is_asked_for(monkeypatch, cuda, chosen):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -235,35 +245,6 @@ def test_bf16_is_chosen_if_the_gpu_multiplies_in_it(monkeypatch):
     for fast, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, fast=fast: fast)
         assert pick_precision("auto", torch.device("cuda")) == expected
-
-
-def test_matmul_caches_are_limited_unless_the_environment_says_otherwise(monkeypatch):
-    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
-    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
-    engine.limit_matmul_caches()
-    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "512")
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_matmul_cache_holds_the_shapes_of_all_lengths(variant, monkeypatch):
-    shapes = set()
-
-    class NoteMatmuls(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            name = function.overloadpacket.__name__
-            if name in ("mm", "addmm", "bmm", "baddbmm"):
-                shapes.add((name, *((a.shape, a.stride()) for a in args if isinstance(a, torch.Tensor))))
-            return function(*args, **(kwargs or {}))
-
-    rows, multiple = CPU_MICRO_BATCH_ROWS[torch.bfloat16][1], CPU_LENGTH_MULTIPLE[torch.bfloat16]
-    model = small_model(256, variant, n_layer=4, n_head=8, n_embd=256, bottleneck_dim=64)
-    with NoteMatmuls():
-        for T in range(multiple, 129, multiple):
-            x = torch.ones(rows, T, dtype=torch.long)
-            model(x, x)[1].backward()
-    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
-    engine.limit_matmul_caches()
-    assert 200 < len(shapes) < int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -188,7 +188,8 @@ def test_loss_is_the_mean_over_targets_without_padding():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_loss_alone_is_that_of_forward_and_skips_positions_without_a_target(variant):
+@pytest.mark.parametrize(("multiple", "kept"), [(1, 15), (5, 15), (8, 16), (64, 30)])
+def test_the_loss_alone_is_that_of_forward_and_skips_positions_without_a_target(variant, multiple, kept):
     model = perturbed_model(variant)
     idx, targets = torch.randint(30, (3, 10)), torch.randint(1, 30, (3, 10))
     targets[:, ::2] = 0
@@ -197,8 +198,8 @@ def test_the_loss_alone_is_that_of_forward_and_skips_positions_without_a_target(
     rows = []
     for layer in (last_mlp, model.head):
         layer.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[:-1].numel()))
-    loss = model.loss_at_targets(idx, targets)
-    assert rows == [15, 15]
+    loss = model.loss_at_targets(idx, targets, multiple)
+    assert rows == [kept, kept]
     torch.testing.assert_close(loss, expected)
     gradients = [torch.autograd.grad(each, list(model.parameters())) for each in (loss, expected)]
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
