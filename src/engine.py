@@ -85,14 +85,21 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """fp32 or bf16: the precision of matmuls in training. auto is bf16 on CUDA GPUs and CPUs that multiply in bf16."""
+    """fp32 or bf16: the precision of matmuls in training. auto is bf16 on CUDA GPUs and CPUs where it is faster."""
     if name != "auto":
         return name
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # AVX-512 BF16, on x86
-        fast = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    else:
+        fast = device.type == "cpu" and cpu_is_faster_in_bf16()
     return "bf16" if fast else "fp32"
+
+
+def cpu_is_faster_in_bf16() -> bool:
+    """Whether this CPU has AMX, or AVX-512 BF16 that is not Intel's, which takes twice as long as fp32
+    (findings/bf16_without_amx.sh)."""
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # older versions do not have it
+    return has.get("amx_bf16", False) or (has.get("avx512_bf16", False) and "Intel" not in has["cpu_name"])
 
 
 def trimmed_micro_batches(x: Tensor, y: Tensor, rows: int, multiple: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -232,13 +232,21 @@ def test_device_is_a_cuda_gpu_or_the_cpu_unless_mps_is_asked_for(monkeypatch, cu
     assert pick_device("auto").type == chosen and pick_device("mps").type == "mps"
 
 
-def test_bf16_is_chosen_if_the_cpu_multiplies_in_it(monkeypatch):
-    for fast, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast, raising=False)
+def test_bf16_is_chosen_if_the_cpu_is_faster_in_it(monkeypatch):
+    for capabilities, expected in (
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False, "amx_bf16": False}, "fp32"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "fp32"),
+        ({"cpu_name": "Neoverse", "bf16": True}, "fp32"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=capabilities: known, raising=False)
         assert pick_precision("auto", torch.device("cpu")) == expected
         trainer = Trainer(torch.nn.Linear(1, 1), range(4), None, trainer_config(precision="auto"))
         assert trainer.engine.dtype == DTYPES[expected]
         assert pick_precision("auto", torch.device("mps")) == "fp32"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert pick_precision("auto", torch.device("cpu")) == "fp32"
 
 
 def test_bf16_is_chosen_if_the_gpu_multiplies_in_it(monkeypatch):
