@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Intel's AVX-512 BF16 makes matmuls slower than fp32: only with AMX is bf16 faster.
+# On Intel's Emerald Rapids, bf16 matmuls with AVX-512 BF16 are slower than fp32: only AMX makes them faster.
 #
-# Versions    torch 2.13.0 (CPU), an Intel CPU with AVX-512 BF16 (Sapphire or Emerald Rapids)
+# Versions    torch 2.13.0 (CPU), Intel Xeon (Emerald Rapids); not tried on Cooper Lake, which has no AMX
 # Prediction  none was written down. One would expect bf16 to be twice as fast as fp32, as on AMD's Zen 4 and 5, since an
 #             instruction multiplies twice as many numbers
-# Output      one thread, 1,024 x 256 by 256 x 1,024: fp32 122 to 160 GFLOP/s, bf16 with AMX 5.9 to 7.0 times as many,
-#             bf16 without AMX 0.54 to 0.55 times as many
-# Cause       the instruction VDPBF16PS runs at about a quarter of the rate of an fp32 multiply-add. In registers alone,
-#             compiled by gcc, 0.8 to 0.9 of them end in a nanosecond, compared with 2.6 to 3.2 of VFMADD231PS.
+# Output      one thread, 1,024 x 256 by 256 x 1,024: fp32 122 to 160 GFLOP/s, bf16 with AMX 5.9 to 7.1 times as many,
+#             bf16 without AMX 0.54 to 0.56 times as many
+# Cause       the instruction VDPBF16PS runs at a quarter to a third of the rate of an fp32 multiply-add, and does only
+#             twice as much: in registers alone, compiled by gcc, 0.8 to 0.9 of them complete per nanosecond, compared
+#             with 2.6 to 3.2 of VFMADD231PS
 # Matters     on virtual machines that hide AMX, for programs that choose bf16 wherever the CPU lists AVX-512 BF16: a
 #             training step of a GPT of 3.3 million parameters took 1.3 times as long as in fp32
 # Source      a pull request of libxsmm/tpp-mlir (1025) expects the same factor of 2
@@ -25,7 +26,7 @@ import torch
 torch.set_num_threads(1)
 has = torch.cpu.get_capabilities()
 if "Intel" not in has["cpu_name"] or not has["avx512_bf16"]:
-    sys.exit("needs an Intel CPU with AVX-512 BF16")
+    sys.exit("not measured: this is no Intel CPU with AVX-512 BF16")
 
 
 def multiply(dtype):

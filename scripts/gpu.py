@@ -100,8 +100,8 @@ class PytestCounts:
 
 
 def tests_part(tiny: bool) -> None:
-    """The tests that need a GPU. Without one, those that can run on the CPU do; in bf16 only if it multiplies in bf16,
-    since emulation takes minutes."""
+    """The tests that need a GPU. Without one, those that can run on the CPU do; in bf16 only if it trains in bf16:
+    elsewhere that may be emulated, which takes minutes."""
     import pytest
 
     os.chdir(ROOT)

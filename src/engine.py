@@ -35,7 +35,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STEPS_WORTH_COMPILING = 8000  # an estimate: shorter runs save less time than torch.compile takes
 # (min, max) rows: fewer make matmuls slow; more rows are padded to one length, which costs most in fp32
 CPU_MICRO_BATCH_ROWS = {torch.bfloat16: (8, 16), torch.float32: (8, 8)}
-# each new shape costs bf16 matmuls extra time and memory
+# each new shape costs bf16 matmuls extra time and memory, so lengths and numbers of targets are rounded up
 CPU_LENGTH_MULTIPLE = {torch.bfloat16: 8, torch.float32: 2}
 CPU_TARGETS_MULTIPLE = {torch.bfloat16: 128, torch.float32: 1}
 
@@ -96,10 +96,12 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def cpu_is_faster_in_bf16() -> bool:
-    """Whether this CPU has AMX, or AVX-512 BF16 that is not Intel's, which takes twice as long as fp32
-    (findings/bf16_without_amx.sh)."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # older versions do not have it
-    return has.get("amx_bf16", False) or (has.get("avx512_bf16", False) and "Intel" not in has["cpu_name"])
+    """Whether matmuls of this CPU are faster in bf16: with AMX, or with AVX-512 BF16, but not Intel's.
+
+    Without AMX, Intel's takes nearly twice as long as fp32: findings/bf16_without_amx.sh.
+    """
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not have it: fp32 there
+    return has.get("amx_bf16", False) or (has.get("avx512_bf16", False) and "Intel" not in has.get("cpu_name", "Intel"))
 
 
 def trimmed_micro_batches(x: Tensor, y: Tensor, rows: int, multiple: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -270,14 +272,14 @@ class Engine:
         return total
 
     def loss_of(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of model(x, y). On a CPU it is that of model.loss_at_targets(x, y), if the model has this method."""
+        """The loss of model(x, y). On a CPU it is that of model.loss_at_targets(x, y, multiple), if there is one."""
         if not self.uses_loss_at_targets(model):
             return model(x, y)[1]
         return model.loss_at_targets(x, y, CPU_TARGETS_MULTIPLE[self.dtype])
 
     def uses_loss_at_targets(self, model: nn.Module) -> bool:
-        """Whether the model has loss_at_targets(), and with it skipped_weights(), and is on a CPU: a GPU is slow where
-        shapes depend on the data.
+        """Whether the model has loss_at_targets(x, y, multiple), and with it skipped_weights(), and is on a CPU: a GPU is
+        slow where shapes depend on the data.
         """
         return self.device.type == "cpu" and hasattr(model, "loss_at_targets")
 

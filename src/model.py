@@ -285,17 +285,20 @@ class GPT(nn.Module):
         return type(self).forward is GPT.forward and not (self.training and self.config.resid_pdrop)
 
     def skipped_weights(self) -> int:
-        """How many weights of matmuls loss_at_targets() leaves unused where a position has no target."""
+        """How many weights of matmuls loss_at_targets() leaves unused where it skips a position."""
         last = self.up_block if self.variant.bottleneck else self.blocks[-1]
         skipped = [p for p in (*last.mlp.parameters(), self.head.weight) if p.dim() == 2]
         return sum(p.numel() for p in skipped) if self.skips() else 0
 
     def loss_at_targets(self, idx: Tensor, targets: Tensor, multiple: int = 1) -> Tensor:
-        """idx and targets (B, T) -> the loss of forward(), a scalar. If it skips(), then without the last MLP and the
-        head at positions that have no target, except as many as fill up n, the number of positions, to a `multiple`."""
+        """idx and targets (B, T) -> the loss of forward(), a scalar.
+
+        If it skips(), then without the last MLP and the head at positions that have no target. The number of positions
+        left is rounded up to a `multiple`, as far as there are so many: the first without a target are kept, too.
+        """
         if not self.skips():
             return self(idx, targets)[1]
-        keep = targets != PAD  # (B, T), n of them True
+        keep = targets != PAD  # (B, T)
         without_target = (~keep).flatten().cumsum(0).view_as(keep)  # how many there are, up to each position
         keep |= without_target <= -int(keep.sum()) % multiple
         return self.loss(self.logits(idx, keep), targets[keep])

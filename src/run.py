@@ -100,8 +100,8 @@ OPTIONS = {
         *TRAINING,
         warns=True,
         choices=["auto", "fp32", "bf16"],
-        help="precision of matmuls; auto: bf16 on GPUs from Ampere on, and on CPUs where it is faster (AMX, or AVX-512 "
-        "BF16 of AMD), otherwise fp32",
+        help="precision of matmuls; auto: bf16 on GPUs from Ampere on, and on CPUs where it is faster (AMX, or AMD's "
+        "AVX-512 BF16), otherwise fp32",
     ),
     "micro_batch_rows": option(
         *TRAINING,

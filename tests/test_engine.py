@@ -212,15 +212,16 @@ def test_throughput_counts_no_flops_that_a_position_without_target_skips(documen
 
 
 @pytest.mark.parametrize(("precision", "multiple"), [("fp32", 1), ("bf16", 128)])
-def test_on_a_cpu_the_head_is_applied_to_few_different_numbers_of_positions(documents, precision, multiple):
+def test_on_a_cpu_the_number_of_positions_with_a_target_is_rounded_up_in_bf16(documents, precision, multiple):
     model = small_model(documents.vocab_size, dropout=0.0)
-    engine = Engine(model, documents, trainer_config(precision=precision))
+    on_cpu = Engine(model, documents, trainer_config(precision=precision))
     numbers = []
     model.head.register_forward_hook(lambda _, inputs, __: numbers.append(len(inputs[0])))
     x, y = torch.ones(2, 8, 100, dtype=torch.long)
     for targets in (1, 17, 50):
         y[:, targets:] = 0
-        engine.loss_of(model, x, y).backward()
+        with on_cpu.autocast():
+            on_cpu.loss_of(model, x, y)
         y[:] = 1
     assert numbers == [multiple * math.ceil(8 * targets / multiple) for targets in (1, 17, 50)]
 
@@ -239,6 +240,7 @@ def test_bf16_is_chosen_if_the_cpu_is_faster_in_it(monkeypatch):
         ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16"),
         ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "fp32"),
         ({"cpu_name": "Neoverse", "bf16": True}, "fp32"),
+        ({"avx512_bf16": True}, "fp32"),
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=capabilities: known, raising=False)
         assert pick_precision("auto", torch.device("cpu")) == expected
