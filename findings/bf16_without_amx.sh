@@ -2,8 +2,8 @@
 # On Intel's Emerald Rapids, bf16 matmuls with AVX-512 BF16 are slower than fp32: only AMX makes them faster.
 #
 # Versions    torch 2.13.0 (CPU), Intel Xeon (Emerald Rapids); not tried on Cooper Lake, which has no AMX
-# Prediction  none was written down. One would expect bf16 to be twice as fast as fp32, as on AMD's Zen 4 and 5, since an
-#             instruction multiplies twice as many numbers
+# Prediction  none was written down. One would expect bf16 to be twice as fast as fp32, as on AMD's Zen 4 and 5, since
+#             an instruction multiplies twice as many numbers
 # Output      one thread, 1,024 x 256 by 256 x 1,024: fp32 122 to 160 GFLOP/s, bf16 with AMX 5.9 to 7.1 times as many,
 #             bf16 without AMX 0.54 to 0.56 times as many
 # Cause       the instruction VDPBF16PS runs at a quarter to a third of the rate of an fp32 multiply-add, and does only

@@ -278,8 +278,9 @@ class Engine:
         return model.loss_at_targets(x, y, CPU_TARGETS_MULTIPLE[self.dtype])
 
     def uses_loss_at_targets(self, model: nn.Module) -> bool:
-        """Whether the model has loss_at_targets(x, y, multiple), and with it skipped_weights(), and is on a CPU: a GPU is
-        slow where shapes depend on the data.
+        """Whether the model has loss_at_targets(x, y, multiple), and with it skipped_weights(), and is on a CPU.
+
+        A GPU is slow where shapes depend on the data.
         """
         return self.device.type == "cpu" and hasattr(model, "loss_at_targets")
 
