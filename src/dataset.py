@@ -1,4 +1,4 @@
-"""From text to batches: the vocabulary, span corruption of documents, and question-place pairs.
+"""From text to batches: the vocabulary, span corruption of documents, and question-answer pairs.
 
 python src/dataset.py {namedata,charcorruption} prints a few examples of each.
 """

@@ -363,10 +363,10 @@ def weigh_by_answer_odds(documents: Sequence[Document], answers: dict[str, str],
 
     Naive Bayes with five features: the last word of the entity ("January" never is an answer), its number of words (up
     to four), the two words before it ("born in" often precede an answer), the word or mark after it, and how many of
-    the `places` end before it in the document (none, one or more; people are born before they die). Around the entity,
-    all numbers with as many digits are equal. The examples are all documents about a name of `answers`, provided that
-    one of them contains the answer: the learned answer extraction of Lewis et al. 2021 (PAQ). The odds also decide the
-    documents' relevances().
+    the `places` end before it in the document (none, one or more; people are born before they die). In the words around
+    the entity, numbers with the same number of digits count as equal. The examples are all documents about a name of
+    `answers`, provided that one of them contains the answer: the learned answer extraction of Lewis et al. 2021 (PAQ).
+    The odds also decide the documents' relevances().
     """
 
     def features(document: Document) -> Iterator[list[Feature]]:

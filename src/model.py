@@ -293,8 +293,8 @@ class GPT(nn.Module):
     def loss_at_targets(self, idx: Tensor, targets: Tensor, multiple: int = 1) -> Tensor:
         """idx and targets (B, T) -> the loss of forward(), a scalar.
 
-        If it skips(), then without the last MLP and the head at positions that have no target. The number of positions
-        left is rounded up to a `multiple`, as far as there are so many: the first without a target are kept, too.
+        If skips() is true, it leaves out the last MLP and the head at positions without a target. It keeps the first
+        few of these, if there are enough, to round the number of positions up to a `multiple`.
         """
         if not self.skips():
             return self(idx, targets)[1]

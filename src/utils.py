@@ -1,4 +1,4 @@
-"""The course's names: seeds, sampling, and scoring a file of questions."""
+"""Functions under the course's names: seeding, sampling, and scoring a file of questions."""
 
 from collections.abc import Sequence
 
