@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from cli import Parser, UserError, exit_on_user_error, positive, seed
+from cli import Parser, UserError, dropping_output, exit_on_user_error, positive, seed
 from corpus import build
 from entities import title_length, title_of
 from files import OutputFiles, check_folder, locked, read_text, write_text
@@ -328,23 +328,34 @@ class Measurement:
         if self.arguments.resume and not resume and os.path.exists(self.pretrained.path):
             self.check_pretrained()
             return
+        self.execute(**self.pretraining(), resume=resume)
+
+    def pretraining(self) -> dict:
+        """What pretraining adds to the settings of the row."""
         pairs = self.pairs_path if self.recipe.pretrains_on_pairs else None
-        self.execute(
-            function="pretrain",
-            writing_params_path=self.pretrained.path,
-            finetune_corpus_path=pairs,
-            eval_corpus_path=self.asked_path if pairs else None,  # a model that saw no question cannot answer any
-            keep_every=self.every,
-            resume=resume,
-        )
+        return {
+            "function": "pretrain",
+            "writing_params_path": self.pretrained.path,
+            "finetune_corpus_path": pairs,
+            "eval_corpus_path": self.asked_path if pairs else None,  # a model that saw no question cannot answer any
+            "keep_every": self.every,
+        }
 
     def check_pretrained(self) -> None:
-        """Raises UserError if the pretrained parameters are of another text."""
-        from checkpoint import read_record, text_hash
+        """Raises UserError if the pretrained parameters are of another text, other pairs or other settings."""
+        from checkpoint import difference, read_record, text_hash
 
         written = read_record(self.pretrained.path)
         if written.get("text") != text_hash(read_text(self.text_path)):
             raise UserError(f"{self.pretrained.path}: was pretrained on another text; leave out --resume")
+        pairs = read_inputs(replace(self.common, **self.pretraining())).pairs
+        today = {"recipe": asdict(self.recipe), "pairs": None if pairs is None else text_hash(repr(pairs))}
+        try:
+            reason = difference(written | today, written)
+        except KeyError:
+            reason = "it was pretrained by another version of the project; check that out"
+        if reason is not None:
+            raise UserError(f"{self.pretrained.path}: {reason}, or leave out --resume")
 
     def answer(self, params_path: str, questions_path: str) -> tuple[float, float]:
         """How many questions there are, and how many answers are right. The answers are kept beside the parameters."""
@@ -478,8 +489,9 @@ def record(values: dict) -> None:
 def largest_attention(params_path: str, folder: Path) -> list[float]:
     """How sharp attention is: the largest weight of a position, as a mean over heads and LINES lines, for each layer.
 
-    Positions before FIRST are left out, since they have few to choose from. If it is near 1, each head copies one
-    character. Such a sharp softmax passes hardly any gradient, so the layer no longer learns where to look.
+    Positions before FIRST are left out, since they have few to choose from; of a layer with no others, the last one
+    counts. If it is near 1, each head copies one character. Such a sharp softmax passes hardly any gradient, so the
+    layer no longer learns where to look.
     """
     from checkpoint import load_params, read_record
     from dataset import CharCorruptionDataset
@@ -489,7 +501,7 @@ def largest_attention(params_path: str, folder: Path) -> list[float]:
     written = read_record(params_path)
     sizes = {"variant": written["variant"], "bottleneck_dim": written["bottleneck_dim"] or 32}
     model = GPT(GPTConfig(documents.vocab_size, BLOCK_SIZE, **sizes)).eval()
-    load_params(model, params_path, f"{folder}/wiki.txt")
+    load_params(model, params_path, f"{folder}/wiki.txt", documents)
     long = [line[:BLOCK_SIZE] for line in documents.data if len(line) > FIRST]
     return largest_weights(model, [documents.encode(line) for line in long[:: max(1, len(long) // LINES)][:LINES]])
 
@@ -501,7 +513,9 @@ def largest_weights(model: "GPT", lines: list[list[int]]) -> list[float]:
     with torch.no_grad():
         of_lines = [model.attention_weights(torch.tensor([line])) for line in lines]
     return [
-        float(torch.cat([weights[0, :, FIRST:].amax(-1).flatten() for weights in layer]).mean())
+        float(
+            torch.cat([weights[0, :, min(FIRST, weights.size(2) - 1) :].amax(-1).flatten() for weights in layer]).mean()
+        )
         for layer in zip(*of_lines, strict=True)  # each weights (1, nh, Tq, Tk)
     ]
 
@@ -539,7 +553,8 @@ def main() -> None:
         raise UserError("--resume: this experiment has not been started here; leave it out")
     check_folder(FOLDER, "start from another folder")
     FOLDER.mkdir(exist_ok=True)
-    with locked(str(RESULTS)):  # the same experiment twice would share folders
+    # the same experiment twice would share folders; a closed terminal must not cost the records
+    with locked(str(RESULTS)), dropping_output():
         if not arguments.resume:
             for measurement in measurements:
                 measurement.check_complete()

@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -250,10 +250,39 @@ def test_experiment_continues_only_with_its_own_text_and_epochs(world, monkeypat
             main("--resume", *more)
     with pytest.raises(UserError, match=r"^--resume: this experiment has not been started here"):
         main("--every", "1", "--resume", "--folder", "../bob/course")  # of the same name
+    with monkeypatch.context() as changed, pytest.raises(UserError, match=r"its recipe has context_chars=6; set that"):
+        changed.setitem(RECIPES, "fast", replace(RECIPES["fast"], context_chars=12))
+        main("--every", "1", "--resume")
+    with monkeypatch.context() as changed, pytest.raises(KeyboardInterrupt):  # finetuning begins again anyway
+        changed.setitem(RECIPES, "fast", replace(RECIPES["fast"], finetune_batch_size=7))
+        main("--every", "1", "--resume")
+    pairs = Path("course/birth_places_train.tsv")
+    before = pairs.read_text(encoding="utf-8")
+    pairs.write_text(before.replace("\t", "\tNew "), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"trained_on\.tsv differs from .* give the same content, or leave out --resume$"
+    ):
+        main("--every", "1", "--resume")
+    pairs.write_text(before, encoding="utf-8")
     Path("course/wiki.txt").write_text(WIKI + "Ada Ek. Born in Oslo.\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"pretrain\.params: was pretrained on another text; leave out --resume$"):
         main("--every", "1", "--resume")
     assert begun.name.endswith("ann-course,held_out,every=1,pretrain_epochs=2,finetune_epochs=1")
+
+
+def test_experiment_whose_output_cannot_be_printed_writes_its_record(world, monkeypatch):
+    closed = SimpleNamespace(write=Mock(side_effect=BrokenPipeError), flush=Mock())
+    monkeypatch.setattr("sys.stdout", closed)
+    words = "experiment.py run pretrain_epochs=1 finetune_epochs=1 --folder . --held_out"
+    monkeypatch.setattr("sys.argv", words.split())
+    experiment.main()
+    assert len(read_records("experiments/results.jsonl")) == 1 and closed.write.called
+
+
+def test_attention_of_a_layer_with_few_positions_is_measured():
+    model = small_model(20, "perceiver", n_layer=2, bottleneck_dim=4).eval()
+    for largest in experiment.largest_weights(model, [[3] * 30]):
+        assert 0 < largest <= 1
 
 
 def test_row_without_every_has_the_accuracies_that_training_prints(world, monkeypatch):
