@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from attention import standard_rope_cache
+from attention import causal_mask, standard_rope_cache
 from cli import Stopped, UserError, heeded_signals
 from dataset import CharCorruptionDataset
 from engine import is_out_of_memory
@@ -169,13 +169,22 @@ def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
     return found
 
 
-def load_params(
-    model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset | None = None
-) -> dict[str, Any]:
-    """Reads a params file into the model: fill(), then choose_by_loss() if it has no record. Returns its record."""
+def load_params(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> dict[str, Any]:
+    """Reads a params file into the model, and returns its record: fill().
+
+    Without a record, the file may come from other code: choose_by_loss(), and a warning where the model predicts the
+    text no better than the last character does.
+    """
     record = fill(model, path, corpus_path, documents)
-    if not record and documents is not None:
+    if not record:
         choose_by_loss(model, path, corpus_path, documents)
+        loss, guess = loss_on(documents, model), loss_of_bigrams(documents)
+        if not loss < guess:
+            print(
+                f"warning: {path}: its loss on {corpus_path} is {loss:.2f}, but a guess from the last character alone "
+                f"has {guess:.2f}; if it was pretrained on this text, the code that trained it computes something else",
+                file=sys.stderr,
+            )
     return record
 
 
@@ -189,15 +198,15 @@ MISMATCHES = {
 }
 
 
-def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset | None = None) -> dict[str, Any]:
+def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> dict[str, Any]:
     """Reads a params file into the model, and returns its record, {} if there is none.
 
-    With the `documents` of the text `corpus_path`, the vocabulary is compared with that of the record. Raises UserError
+    `documents` are those of the text `corpus_path`. Raises UserError if the vocabulary of the record is not theirs, or
     if the file does not fit model.config; it says what the file was trained as, and what to give.
     """
     config = model.config
     state, record = read_params(path), read_record(path)
-    if documents is not None and "vocabulary" in record and record["vocabulary"] != vocabulary_hash(documents):
+    if "vocabulary" in record and record["vocabulary"] != vocabulary_hash(documents):
         raise UserError(
             f"{path}: its vocabulary differs from that of {corpus_path}; give the text that it was trained on"
         )
@@ -214,6 +223,9 @@ def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDatas
             raise UserError(f"{path}: " + MISMATCHES[name].format(value=value, wanted=wanted, text=corpus_path))
     if reason:
         raise UserError(f"{path}: not the parameters of a {config.variant} model of this size ({reason[:200]})")
+    masks = [mask for name, mask in model.named_buffers() if name.endswith("mask")]
+    if not all(torch.equal(mask, causal_mask(mask.size(-1)).to(mask)) for mask in masks):
+        raise UserError(f"{path}: its attention masks are not causal; evaluate it with the code that trained it")
     wiring, question = record.get("wiring") or config.wiring, record.get("question") or "{name}"
     if wiring not in list(WIRINGS) or not isinstance(question, str) or question.count("{name}") != 1:
         raise UserError(
@@ -226,20 +238,26 @@ def fill(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDatas
 def choose_by_loss(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> None:
     """Chooses, by the loss on some documents, what a params file from other code does not say; prints the choice.
 
-    A perceiver gets the wiring (model.WIRINGS) with the lowest loss. A rope model whose table of rotations is not the
-    standard one keeps its own, as it is or turning the other way, whichever has the lower loss. Raises UserError unless
-    the loss of this choice is below those of all others, the standard table included, by at least MIN_LOSS_GAP.
+    A perceiver gets the wiring (model.WIRINGS) with the lowest loss. A rope model keeps its table of rotations, as it
+    is or turning the other way, whichever has the lower loss. Unless the loss of this choice is below those of all
+    others, the standard table included, by at least MIN_LOSS_GAP, a standard table stays as it is, and anything else
+    raises UserError.
     """
     own = {name: table.clone() for name, table in model.named_buffers() if name.endswith("rope_cache")}
     head_size = model.config.n_embd // model.config.n_head
     standard = {name: standard_rope_cache(len(table), head_size) for name, table in own.items()}
+    default = None
     if model.variant.bottleneck:
         kind, candidates = "wiring of the perceiver", list(WIRINGS)
         choices = {wiring: (wiring, {}) for wiring in WIRINGS}
-    elif any(t.shape != standard[name].shape or (t - standard[name]).abs().max() > 0.01 for name, t in own.items()):
+    elif own:
         kind, candidates = "table of rotations", ["its own", "its own, turning the other way"]
         turned = {name: table * torch.tensor([1.0, -1.0]) for name, table in own.items()}
-        tables = dict(zip(["the standard one", *candidates], (standard, own, turned), strict=True))
+        tables = dict(zip(candidates, (own, turned), strict=True))
+        if all(t.shape == standard[name].shape and (t - standard[name]).abs().max() <= 0.01 for name, t in own.items()):
+            default = "its own"
+        else:
+            tables["the standard one"] = standard
         choices = {choice: (model.config.wiring, table) for choice, table in tables.items()}
     else:
         return
@@ -257,17 +275,43 @@ def choose_by_loss(model: GPT, path: str, corpus_path: str, documents: CharCorru
     found, other = losses.pop(best), min(losses.values())
     measured = f"a loss of {found:.2f} on {corpus_path}, and {other:.2f} with another"
     if not found <= other - MIN_LOSS_GAP:  # also where both are NaN
-        raise UserError(f"{path}: no {kind} fits: {best} has {measured}; evaluate it with the code that trained it")
-    print(f"{path}: {kind}: {best} ({measured})")
+        if default is None:
+            raise UserError(f"{path}: no {kind} fits: {best} has {measured}; evaluate it with the code that trained it")
+        use(default)
+    elif best != default:
+        print(f"{path}: {kind}: {best} ({measured})")
 
 
 def loss_on(documents: CharCorruptionDataset, model: GPT) -> float:
     """The loss of the model, in nats per character, on at most 64 corrupted documents, the same in each call."""
+    with evaluating(model):
+        return model(*corrupted(documents, 64))[1].item()
+
+
+def loss_of_bigrams(documents: CharCorruptionDataset) -> float:
+    """The loss, in nats per character, of the best guess from the last character alone, on corrupted documents.
+
+    This is the entropy H(y | x) = H(x, y) - H(x).
+    """
+    x, y = corrupted(documents, 4096)
+    x, y = x[y != PAD], y[y != PAD]
+    return entropy(x * documents.vocab_size + y) - entropy(x)
+
+
+def entropy(ids: Tensor) -> float:
+    """The entropy, in nats, of the distribution from which the ids (n,) are drawn; few draws show too little of it,
+    which is corrected (Miller 1955, "Note on the bias of information estimates").
+    """
+    p = ids.unique(return_counts=True)[1] / len(ids)
+    return -(p * p.log()).sum().item() + (len(p) - 1) / (2 * len(ids))
+
+
+def corrupted(documents: CharCorruptionDataset, at_most: int) -> tuple[Tensor, Tensor]:
+    """x and y of at most that many documents, the same in each call."""
     full = [i for i, document in enumerate(documents.data) if document]
-    with torch.random.fork_rng([]), evaluating(model):  # the draws of a run do not change
+    with torch.random.fork_rng([]):  # the draws of a run do not change
         torch.manual_seed(0)
-        x, y = documents.batch(torch.tensor(full[:: math.ceil(len(full) / 64)]))
-        return model(x, y)[1].item()
+        return documents.batch(torch.tensor(full[:: math.ceil(len(full) / at_most)]))
 
 
 def vocabulary_hash(documents: CharCorruptionDataset) -> str:

@@ -1,6 +1,7 @@
 """Params files travel both ways, are refused when they are something else, and are never half written."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -12,7 +13,17 @@ from conftest import COURSE_VARIANTS, TRIED, VARIANTS, small_model
 
 import run
 from attention import standard_rope_cache
-from checkpoint import current_commit, load_params, read_params, read_record, save_params, trained_as
+from checkpoint import (
+    corrupted,
+    current_commit,
+    entropy,
+    fill,
+    load_params,
+    read_params,
+    read_record,
+    save_params,
+    trained_as,
+)
 from cli import UserError
 from dataset import CharCorruptionDataset
 from files import file_hash, write_text
@@ -25,14 +36,14 @@ def config(variant: str, vocab_size: int = 20, bottleneck_dim: int = 8) -> GPTCo
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_parameters_travel(tmp_path, variant, prefix):
+def test_parameters_travel(documents, tmp_path, variant, prefix):
     path = str(tmp_path / "a.params")
     model = GPT(config(variant))
     save_params(model, path)
     plain = torch.load(path, weights_only=True)
     torch.save({prefix + name: value for name, value in plain.items()}, path)
     other = GPT(config(variant))
-    load_params(other, path, "wiki.txt")
+    fill(other, path, "wiki.txt", documents)
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])
 
@@ -121,9 +132,66 @@ def test_perceiver_whose_wiring_does_not_show_is_refused(world, documents):
 
 def test_perceiver_that_predicts_nothing_is_refused(world, documents):
     state = small_model(documents.vocab_size, "perceiver").state_dict()
-    torch.save({name: torch.zeros_like(value) for name, value in state.items()}, "a.params")  # masks of zeros: NaN
+    zeros = {name: torch.zeros_like(value) for name, value in state.items() if not name.endswith("mask")}
+    torch.save(state | zeros, "a.params")
     with pytest.raises(UserError, match=r"^a\.params: no wiring of the perceiver fits: "):
         load_params(small_model(documents.vocab_size, "perceiver"), "a.params", "wiki.txt", documents)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_mask_that_is_not_causal_is_refused(world, documents, variant):
+    state = small_model(documents.vocab_size, variant).state_dict()
+    name = next(name for name in state if name.endswith("mask"))
+    torch.save(state | {name: torch.ones_like(state[name])}, "a.params")
+    with pytest.raises(UserError, match=r"^a\.params: its attention masks are not causal; evaluate it with [^\n]*$"):
+        load_params(small_model(documents.vocab_size, variant), "a.params", "wiki.txt", documents)
+
+
+def test_standard_table_turns_the_other_way_where_that_fits_the_text(world, documents, capsys):
+    """As for code that swaps the two features of each pair."""
+    standard = standard_rope_cache(128, 16)
+    model = trained(documents, "rope", standard * torch.tensor([1.0, -1.0]))
+    tables = {name: standard for name in model.state_dict() if name.endswith("rope_cache")}
+    torch.save(model.state_dict() | tables, "a.params")
+    read = small_model(documents.vocab_size, "rope")
+    load_params(read, "a.params", "wiki.txt", documents)
+    assert capsys.readouterr().out.startswith("a.params: table of rotations: its own, turning the other way (a loss ")
+    x, _ = documents.batch(torch.arange(6))
+    assert torch.equal(read.eval()(x)[0], model.eval()(x)[0])
+
+
+def test_entropy_of_the_next_character_is_that_of_the_chain_that_wrote_the_text():
+    """0 is followed by 0 or 1 equally often, and 1 by 0: two of three characters are 0."""
+    generator = torch.Generator().manual_seed(0)
+    text = [0]
+    for coin in torch.randint(2, (10000,), generator=generator).tolist():
+        text.append(coin if text[-1] == 0 else 0)
+    x, y = torch.tensor(text[:-1]), torch.tensor(text[1:])
+    assert entropy(x * 2 + y) - entropy(x) == pytest.approx(2 / 3 * math.log(2), abs=0.01)
+
+
+def test_entropy_of_few_draws_is_not_too_low():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randint(10, (200, 100), generator=generator)  # 100 draws from ten equally likely ids, 200 times
+    assert sum(map(entropy, draws)) / 200 == pytest.approx(math.log(10), abs=0.02)
+
+
+def test_file_that_predicts_no_better_than_the_last_character_is_warned_of(world, documents, capsys):
+    model = small_model(documents.vocab_size, dropout=0.0)
+    save_params(model, "a.params")
+    load_params(model, "a.params", "wiki.txt", documents)
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"warning: a\.params: its loss on wiki\.txt is 3\.\d\d, but a guess from the .* has 1.*\n", error
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        model(*corrupted(documents, 64))[1].backward()
+        optimizer.step()
+    save_params(model, "a.params")
+    load_params(model, "a.params", "wiki.txt", documents)
+    assert capsys.readouterr().err == ""
 
 
 def test_standard_table_needs_no_trial(world, documents, capsys):
@@ -166,11 +234,11 @@ def test_record_with_unknown_values_is_refused(world, documents, wrong):
         (GPTConfig(20, 24, 2, 2, 16), config("vanilla"), "not the parameters of a vanilla model"),
     ],
 )
-def test_other_file_is_refused_with_what_it_is(tmp_path, written, read, message):
+def test_other_file_is_refused_with_what_it_is(documents, tmp_path, written, read, message):
     path = str(tmp_path / "a.params")
     save_params(GPT(written), path)
     with pytest.raises(UserError, match=message) as error:
-        load_params(GPT(read), path, "wiki.txt")
+        fill(GPT(read), path, "wiki.txt", documents)
     assert str(error.value).startswith(path) and "\n" not in str(error.value)
 
 
@@ -186,11 +254,11 @@ def test_other_file_is_refused_with_what_it_is(tmp_path, written, read, message)
     ],
     ids=["no masks", "a parameter more", "no basis", "another order of the table", "too few positions", "a number"],
 )
-def test_file_of_another_shape_is_refused_in_one_line(tmp_path, variant, change):
+def test_file_of_another_shape_is_refused_in_one_line(documents, tmp_path, variant, change):
     path = str(tmp_path / "a.params")
     torch.save(change(GPT(config(variant)).state_dict()), path)
     with pytest.raises(UserError) as error:
-        load_params(GPT(config(variant)), path, "wiki.txt")
+        fill(GPT(config(variant)), path, "wiki.txt", documents)
     assert str(error.value).startswith(path) and "\n" not in str(error.value)
 
 
