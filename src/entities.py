@@ -311,24 +311,39 @@ def without_repetitions(
 def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list[tuple[int, int, float]]]]:
     """For each text, the length of its head, and the spans after it: where each begins and ends, and its weight.
 
-    The head is the title or, without one, the beginning up to the end of the first name. Spans are names, numbers and
+    The head is the title or, without one, the beginning up to the end of the first name. If most of the texts begin
+    with a sentence instead of a title, only what is like_a_title() counts as one. Spans are names, numbers and
     dates, of weight 1, and, unless `word_weight` is 0, runs of rare words without a capital letter, of that weight. A
     word is rare if fewer than one text in RARE_ONE_IN contains it.
     """
     pattern, lowercase = entity_pattern(set()), lowercase_words(texts)
     rare = rare_words(texts) if word_weight else set()
+    heads = [title_length(text) for text in texts]
+    titles = [
+        head > 0 and like_a_title(text[: head - len(". ")], text[head:])
+        for text, head in zip(texts, heads, strict=True)
+    ]
+    if 2 * sum(titles) < sum(head > 0 for head in heads):
+        heads = [head * is_title for head, is_title in zip(heads, titles, strict=True)]
     found = []
-    for text in texts:
-        head = title_length(text)
+    for text, head in zip(texts, heads, strict=True):
         names = find_entities(text, head, pattern, lowercase)
         if not head and names:
-            head, names = names[0][1], names[1:]
+            head = names[0][1]
+            names = find_entities(text, head, pattern, lowercase)  # without repetitions of that name
         numbers = [number.span() for number in re.finditer(r"\d+", text)]
         others = [word.span() for word in WORD.finditer(text, head) if word[0] in rare] if rare else []
         spans = [(*span, 1.0) for span in joined(text, {span for span in (*names, *numbers) if span[0] >= head})]
         spans += [(*span, word_weight) for span in joined(text, others)]
         found.append((head, sorted(spans)))
     return found
+
+
+def like_a_title(beginning: str, rest: str) -> bool:
+    """Whether the beginning of a text, up to its first full stop, may be a title: all of its words are capitalized, or
+    the `rest` repeats it.
+    """
+    return beginning in rest or not any(word.islower() for word in split_words(beginning))
 
 
 def rare_words(texts: Sequence[str]) -> set[str]:

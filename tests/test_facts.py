@@ -118,6 +118,20 @@ def test_dates_are_one_span():
     ]
 
 
+def test_first_sentence_of_a_text_without_titles_is_no_title():
+    text = "Ada Ek was a poet born in Oslo. Ada Ek lived in Rome. She died in 1850, when she was old."
+    (head, spans), *_ = find_facts([text] * 5, 0.0)
+    assert (text[:head], [text[start:end] for start, end, _ in spans]) == ("Ada Ek", ["Oslo", "Rome", "1850"])
+
+
+def test_titles_with_words_in_small_letters_are_titles_where_most_texts_have_one():
+    texts = ["Ada Ek. Born in Oslo. Died in Rome."] * 3 + ["Battle of Hastings. It was lost in 1066. It was long."] * 2
+    assert [text[:head] for text, (head, _) in zip(texts, find_facts(texts, 0.0), strict=True)] == [
+        *["Ada Ek. "] * 3,
+        *["Battle of Hastings. "] * 2,
+    ]
+
+
 def test_overlapping_spans_are_one():
     assert joined("A320", [(0, 4), (1, 4)]) == [(0, 4)]
     assert joined("1815 London", [(0, 4), (5, 11)]) == [(0, 4), (5, 11)]
