@@ -86,6 +86,11 @@ class QuestionTemplate:
             return None
         return question[len(self.before) : len(question) - len(self.after)].strip() or None
 
+    def resembles(self, text: str) -> bool:
+        """Whether a text looks like a question: it begins like this one, in capital or small letters, or asks."""
+        begins_alike = self.before.strip() != "" and text.casefold().startswith(self.before.casefold())
+        return begins_alike or text.endswith(tuple(QUESTION_MARKS))
+
 
 COURSE_TEMPLATE = QuestionTemplate("Where was ", " born?")
 QUESTION_MARKS = "?？؟\u037e՞"  # Latin, Chinese and Japanese, Arabic, Greek (not the semicolon), Armenian

@@ -215,10 +215,13 @@ def check_text(run: Run, setup: Setup) -> None:
     path, documents, template = run.pretrain_corpus_path, setup.documents, setup.template
     if setup.pairs is None:
         missing = documents.missing(f"{template.before}{template.after}")
+        cannot = f"{path}: '{template}' cannot be asked: {missing}; add a line that has it"
         if missing is not None and template != COURSE_TEMPLATE:  # given with --question
-            raise UserError(f"{path}: '{template}' cannot be asked: {missing}; add a line that has it")
+            raise UserError(cannot)
         if not any(mark in documents.stoi for mark in QUESTION_MARKS):
             print(f"warning: {path}: has no question mark, so no question may have one, either", file=sys.stderr)
+        elif missing is not None:
+            print(f"warning: {cannot}, or ask in other words", file=sys.stderr)
     if 2 * sum("\t" in document for document in documents.data) > len(documents):
         print(f"warning: {path}: most lines have tabs; is it a file of questions?", file=sys.stderr)
 
@@ -368,7 +371,7 @@ def accuracy_callbacks(
     if pairs[0][1] is None:
         print(f"warning: {run.eval_corpus_path} has no answers, so no accuracy is reported", file=sys.stderr)
         return []
-    if run.function == "pretrain" and not run.recipe.qa_per_document:
+    if run.function == "pretrain" and not run.recipe.pretrains_on_pairs:
         no_question = f"--recipe {run.recipe.name} pretrains without questions"
         print(f"warning: {no_question}, so the accuracy stays near 0 until finetuning", file=sys.stderr)
     return [dev_accuracy(pairs, documents)]
@@ -418,10 +421,11 @@ def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) ->
 
 def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
     """Answers every question, writes the answers, and counts the right ones. Returns (total, correct)."""
-    with dropping_output():  # a closed terminal must not cost the answers
+    with dropping_output():  # a closed terminal must not cost the answers or the report
         setup = build(run, inputs)
         predictions = answer(setup.model, setup.documents, inputs.eval_questions, progress=True)
-    write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
+        write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
+        report = None if run.report_path is None else write_report(run, inputs, setup, predictions)
     total, correct = count_places(inputs.eval_pairs, predictions)
     if total:
         print(accuracy_line(total, correct))
@@ -429,17 +433,17 @@ def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
         if near_misses:
             print(near_misses_line(near_misses))
     print(f"Predictions written to {run.outputs_path}" + ("" if total else "; no targets provided"))
-    if run.report_path is not None:
-        write_report(run, inputs, setup, predictions)
+    if report is not None:
+        print(report)
+        print(f"Report written to {run.report_path}")
     return total, correct
 
 
-def write_report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str]) -> None:
-    """Writes a report on each answer, prints a summary, and adds pictures to TensorBoard."""
+def write_report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str]) -> str:
+    """Writes a report on each answer, adds pictures to TensorBoard, and returns a summary."""
     questions = inputs.eval_questions
-    with dropping_output():  # as in evaluate()
-        # the prediction and its closest rival
-        rivals = likeliest_answers(setup.model, setup.documents, questions, n_best=2, beams=5, progress=True)
+    # the prediction and its closest rival
+    rivals = likeliest_answers(setup.model, setup.documents, questions, n_best=2, beams=5, progress=True)
     rows = report_rows(
         pairs=inputs.eval_pairs,
         names=[setup.template.name_in(question) for question in questions],
@@ -450,8 +454,6 @@ def write_report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str])
         trained_on=None if inputs.pairs is None else {place for _, place in inputs.pairs},
     )
     write_text(run.report_path, as_table(rows))
-    print(summary(rows))
-    print(f"Report written to {run.report_path}")
     confidence, correct = np.array([row.probability for row in rows]), np.array([row.correct for row in rows])
     surest = max(rows, key=lambda row: row.probability)
     with writing(f"{run.tb_folder}: the pictures"), tensorboard_writer(run, time.strftime(TIME)) as writer:
@@ -460,6 +462,7 @@ def write_report(run: Run, inputs: Inputs, setup: Setup, predictions: list[str])
             maps = attention_while_answering(setup, surest.question, surest.prediction)
             writer.add_image("attention, a row per layer", attention_picture(maps), dataformats="HWC")
             writer.add_text("attention, a row per layer", f"{surest.question} {surest.prediction}")
+    return summary(rows)
 
 
 def text_index(documents: CharCorruptionDataset) -> TextIndex:
@@ -495,10 +498,15 @@ def ask(run: Run, inputs: Inputs) -> None:
 
 def look_up(setup: Setup, index: TextIndex, asked: str) -> Finding:
     """Asks the model about a name (or a whole question, as it is) and looks up the name in the text."""
-    if without_blanks(asked) == without_blanks(setup.template.ask("")):
-        return Finding(asked, "", 0.0, [], Evidence(Mention((), ""), (), 0, ""), "the question has no name")
-    name = setup.template.name_in(asked)
-    question = asked if name is not None else setup.template.ask(asked)
+    template, reason = setup.template, None
+    name = template.name_in(asked)
+    if without_blanks(asked) == without_blanks(template.ask("")):
+        reason = "the question has no name"
+    elif name is None and template.resembles(asked) and not index.find(asked).lines:
+        reason = f"the wording is not that of '{template}'; give that, or the name alone"
+    if reason is not None:
+        return Finding(asked, "", 0.0, [], Evidence(Mention((), ""), (), 0, ""), reason)
+    question = asked if name is not None else template.ask(asked)
     name = name or asked
     (greedy,) = answer(setup.model, setup.documents, [question])
     (probability,) = answer_probabilities(setup.model, setup.documents, [question], [greedy])

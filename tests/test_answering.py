@@ -238,6 +238,25 @@ def test_whole_question_is_asked_as_it_is(template, line, name, monkeypatch):
     assert (without_name.answer, without_name.reason) == ("", "the question has no name")
 
 
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ("Where was Ada Ek born", "the wording is not that of 'Where was {name} born?'; give that, or the name alone"),
+        ("where was Ada Ek born?", "the wording is not that of 'Where was {name} born?'; give that, or the name alone"),
+        ("When was Ada Ek born?", "the wording is not that of 'Where was {name} born?'; give that, or the name alone"),
+        ("Who Is It?", None),  # a title
+        ("Whereby Ek", None),
+    ],
+)
+def test_question_in_another_wording_is_not_taken_for_a_name(asked, reason):
+    text = "Ada Ek. Born in Oslo.\nWho Is It?. Born by the way. When was that?\nWhereby\n"
+    documents = CharCorruptionDataset(text, 128)
+    setup = steps.Setup(documents, None, sure_model(documents), QuestionTemplate("Where was ", " born?"))
+    found = steps.look_up(setup, steps.text_index(documents), asked)
+    assert (found.name, found.reason) == (asked, reason)
+    assert (found.answer == "") == (reason is not None)
+
+
 def read_from(monkeypatch, raw: bytes, encoding: str) -> list[str]:
     """The names that ask reads from these bytes under a locale with that encoding."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw), encoding))
@@ -410,6 +429,13 @@ def asked(trained):
     """The trained world with questions, one of them about somebody who is not in the text."""
     (trained / "asked.tsv").write_text(PAIRS + "Where was Alan Kahlo born?\tLondon\n", encoding="utf-8")
     return trained
+
+
+def test_closed_output_does_not_cost_the_report(asked, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=Mock(side_effect=BrokenPipeError), flush=Mock()))
+    with pytest.raises(BrokenPipeError):
+        run.main(EVALUATE)
+    assert len(read_text("report.tsv").splitlines()) == 8 and len(read_text("out").splitlines()) == 7
 
 
 def test_report_says_what_the_text_and_the_pairs_have(asked, capsys):

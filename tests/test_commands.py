@@ -348,6 +348,10 @@ def test_text_whose_model_cannot_be_asked_is_named_before_pretraining(world, cap
         UserError, match=r"^no_mark\.txt: 'Born {name}\?' cannot be asked: the character '\?' \(U\+003F"
     ):
         run.main([*pretrain.format("no_mark.txt").split(), "--question", "Born {name}?"])
+    Path("no_capital.txt").write_text(WIKI.replace("W", "V"), encoding="utf-8")
+    run.main(pretrain.format("no_capital.txt").split())
+    warning = "warning: no_capital.txt: 'Where was {name} born?' cannot be asked: the character 'W' (U+0057) "
+    assert warning in capsys.readouterr().err
     for mark in "?？؟\u037e՞":  # Latin, Chinese and Japanese, Arabic, Greek, Armenian
         Path("marked.txt").write_text(WIKI.replace("?", mark), encoding="utf-8")
         run.main(pretrain.format("marked.txt").split())
@@ -434,6 +438,11 @@ def test_accuracy_of_a_pretraining_without_questions_gets_a_warning(world, capsy
     for recipe, warned in (("course", True), ("fast", False)):
         run.main([*words.split(), "--recipe", recipe])
         assert (warning in capsys.readouterr().err) == warned
+    fast = replace(RECIPES["fast"], qa_per_document=0)  # still reads questions in front of the text
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setitem(RECIPES, "fast", fast)
+        run.main([*words.split(), "--recipe", "fast"])
+    assert "pretrains without questions" not in capsys.readouterr().err
     run.main(words.replace("birth_dev.tsv", "birth_test_inputs.tsv").split())
     assert "warning: birth_test_inputs.tsv has no answers, so no accuracy is reported\n" in capsys.readouterr().err
 
