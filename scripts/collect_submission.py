@@ -140,6 +140,8 @@ def check_params(name: str) -> None:
     from dataset import CharCorruptionDataset
     from model import GPT, GPTConfig
 
+    if not Path("wiki.txt").is_file():
+        raise UserError(f"{name}: cannot be checked without wiki.txt; copy it here")
     variant = name.split(".")[0]
     found = trained_as(read_params(name))
     if found.get("variant", variant) != variant:

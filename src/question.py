@@ -346,5 +346,5 @@ def count_places(pairs: Sequence[tuple[str, str | None]], predictions: Sequence[
 
 
 def accuracy_line(total: float, correct: float) -> str:
-    """The line that reports an accuracy, as the course's code prints it."""
+    """The line that reports an accuracy, as the course's code prints it, with two decimals at most."""
     return f"Correct: {correct} out of {total}: {round(100 * correct / total, 2)}%"

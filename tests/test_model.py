@@ -250,6 +250,7 @@ def test_a_sequence_longer_than_the_block_is_refused():
     [
         {"variant": "linear"},
         {"wiring": "loose"},
+        {"variant": "vanilla", "wiring": "direct"},
         {"n_head": 3},
         {"variant": "perceiver", "bottleneck_dim": 25},
         {"n_layer": 1},

@@ -31,4 +31,5 @@ def test_the_notebook_is_committed_with_its_output():
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     kinds = {kind for cell in cells for output in cell["outputs"] for kind in output.get("data", {})}
     assert "image/png" in kinds
+    assert cells[-1]["source"] == ["%load_ext tensorboard\n", "%tensorboard --logdir ../expt"]
     assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])

@@ -48,6 +48,8 @@ def finding(index: TextIndex, name: str, answer: str, reason: str | None = None)
 def test_accuracy_line_is_the_one_of_the_course():
     assert accuracy_line(500.0, 115.0) == "Correct: 115.0 out of 500.0: 23.0%"
     assert accuracy_line(400.0, 47.0) == "Correct: 47.0 out of 400.0: 11.75%"
+    assert accuracy_line(500.0, 28.0) == "Correct: 28.0 out of 500.0: 5.6%"  # not 5.6000000000000005
+    assert accuracy_line(3.0, 1.0) == "Correct: 1.0 out of 3.0: 33.33%"
 
 
 def test_counting_right_answers(capsys):

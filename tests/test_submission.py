@@ -209,6 +209,17 @@ def test_submission_refuses_params_that_are_not_of_the_variant(submission, monke
     assert not (submission / "assignment5.zip").exists()
 
 
+def test_params_are_checked_with_the_text_even_if_it_is_not_packed(submission, monkeypatch, capsys):
+    replace_perceiver(submission, "rope")
+    (submission / "wiki.txt").unlink()
+    monkeypatch.setattr(sys, "argv", ["collect_submission.py", "--year", "2025"])
+    with pytest.raises(UserError):
+        collect_submission.main()
+    states = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if ".params" in line]
+    assert [name for name, _ in states] == ["vanilla.model.params", "vanilla.finetune.params", "rope.finetune.params"]
+    assert {state for _, state in states} == {"WRONG: cannot be checked without wiki.txt; copy it here"}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a bash script")
 def test_collect_submission_script_runs_from_anywhere(tmp_path):
     result = subprocess.run(
