@@ -343,19 +343,19 @@ class Measurement:
 
     def check_pretrained(self) -> None:
         """Raises UserError if the pretrained parameters are of another text, other pairs or other settings."""
-        from checkpoint import difference, read_record, text_hash
+        from checkpoint import read_record, text_hash
 
-        written = read_record(self.pretrained.path)
+        path, written = self.pretrained.path, read_record(self.pretrained.path)
         if written.get("text") != text_hash(read_text(self.text_path)):
-            raise UserError(f"{self.pretrained.path}: was pretrained on another text; leave out --resume")
+            raise UserError(f"{path}: was pretrained on another text; leave out --resume")
+        advice = f"or remove {self.folder}, and leave out --resume"
         pairs = read_inputs(replace(self.common, **self.pretraining())).pairs
-        today = {"recipe": asdict(self.recipe), "pairs": None if pairs is None else text_hash(repr(pairs))}
-        try:
-            reason = difference(written | today, written)
-        except KeyError:
-            reason = "it was pretrained by another version of the project; check that out"
-        if reason is not None:
-            raise UserError(f"{self.pretrained.path}: {reason}, or leave out --resume")
+        if written["pairs"] != (None if pairs is None else text_hash(repr(pairs))):
+            raise UserError(f"{path}: was pretrained on other pairs; give those, {advice}")
+        for name, value in asdict(self.recipe).items():
+            before = written["recipe"].get(name)
+            if value != before and not name.startswith(("finetune_", "scratch_")):
+                raise UserError(f"{path}: was pretrained with {name}={before}; set that in src/recipe.py, {advice}")
 
     def answer(self, params_path: str, questions_path: str) -> tuple[float, float]:
         """How many questions there are, and how many answers are right. The answers are kept beside the parameters."""
@@ -489,9 +489,9 @@ def record(values: dict) -> None:
 def largest_attention(params_path: str, folder: Path) -> list[float]:
     """How sharp attention is: the largest weight of a position, as a mean over heads and LINES lines, for each layer.
 
-    Positions before FIRST are left out, since they have few to choose from; of a layer with no others, the last one
-    counts. If it is near 1, each head copies one character. Such a sharp softmax passes hardly any gradient, so the
-    layer no longer learns where to look.
+    Positions before FIRST are left out, since they have few to choose from; a layer with fewer positions is represented
+    by its last one. If it is near 1, each head copies one character. Such a sharp softmax passes hardly any gradient,
+    so the layer no longer learns where to look.
     """
     from checkpoint import load_params, read_record
     from dataset import CharCorruptionDataset
@@ -507,7 +507,7 @@ def largest_attention(params_path: str, folder: Path) -> list[float]:
 
 
 def largest_weights(model: "GPT", lines: list[list[int]]) -> list[float]:
-    """For each layer, the largest attention weight of a position from FIRST on, as a mean over heads and lines."""
+    """For each layer, the largest weight of a position from FIRST on (or the last), as a mean over heads and lines."""
     import torch
 
     with torch.no_grad():

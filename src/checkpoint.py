@@ -170,10 +170,10 @@ def trained_as(state: dict[str, Tensor]) -> dict[str, str | int]:
 
 
 def load_params(model: GPT, path: str, corpus_path: str, documents: CharCorruptionDataset) -> dict[str, Any]:
-    """Reads a params file into the model, and returns its record: fill().
+    """Reads a params file into the model with fill(), and returns its record.
 
-    Without a record, the file may come from other code: choose_by_loss(), and a warning where the model predicts the
-    text no better than the last character does.
+    A file without a record may come from other code, so choose_by_loss() runs, and a warning is printed if the model
+    predicts the text no better than the last character does.
     """
     record = fill(model, path, corpus_path, documents)
     if not record:
@@ -181,8 +181,9 @@ def load_params(model: GPT, path: str, corpus_path: str, documents: CharCorrupti
         loss, guess = loss_on(documents, model), loss_of_bigrams(documents)
         if not loss < guess:
             print(
-                f"warning: {path}: its loss on {corpus_path} is {loss:.2f}, but a guess from the last character alone "
-                f"has {guess:.2f}; if it was pretrained on this text, the code that trained it computes something else",
+                f"warning: {path}: predicts {corpus_path} no better than the last character alone does (a loss of "
+                f"{loss:.2f}, compared with {guess:.2f}); if it was pretrained on this text, evaluate it with the code "
+                "that trained it",
                 file=sys.stderr,
             )
     return record
@@ -299,8 +300,10 @@ def loss_of_bigrams(documents: CharCorruptionDataset) -> float:
 
 
 def entropy(ids: Tensor) -> float:
-    """The entropy, in nats, of the distribution from which the ids (n,) are drawn; few draws show too little of it,
-    which is corrected (Miller 1955, "Note on the bias of information estimates").
+    """The entropy, in nats, of the distribution that the ids (n,) are drawn from.
+
+    The entropy of a sample is too low on average, which is corrected (Miller 1955, "Note on the bias of information
+    estimates").
     """
     p = ids.unique(return_counts=True)[1] / len(ids)
     return -(p * p.log()).sum().item() + (len(p) - 1) / (2 * len(ids))

@@ -320,11 +320,11 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
     rare = rare_words(texts) if word_weight else set()
     heads = [title_length(text) for text in texts]
     titles = [
-        head > 0 and like_a_title(text[: head - len(". ")], text[head:])
+        head if like_a_title(text[: max(0, head - len(". "))], text[head:]) else 0
         for text, head in zip(texts, heads, strict=True)
     ]
-    if 2 * sum(titles) < sum(head > 0 for head in heads):
-        heads = [head * is_title for head, is_title in zip(heads, titles, strict=True)]
+    if 2 * sum(map(bool, titles)) < sum(map(bool, heads)):
+        heads = titles
     found = []
     for text, head in zip(texts, heads, strict=True):
         names = find_entities(text, head, pattern, lowercase)
@@ -340,10 +340,9 @@ def find_facts(texts: Sequence[str], word_weight: float) -> list[tuple[int, list
 
 
 def like_a_title(beginning: str, rest: str) -> bool:
-    """Whether the beginning of a text, up to its first full stop, may be a title: all of its words are capitalized, or
-    the `rest` repeats it.
-    """
-    return beginning in rest or not any(word.islower() for word in split_words(beginning))
+    """Whether the beginning of a text may be its title: short, without words in small letters, or repeated later."""
+    words = split_words(beginning)
+    return len(words) <= MOST_WORDS or not any(map(str.islower, words)) or beginning in rest
 
 
 def rare_words(texts: Sequence[str]) -> set[str]:

@@ -49,8 +49,8 @@ class GPTConfig:
     """The settings of a GPT. Lengths are in characters, widths in features.
 
     Raises ValueError for an unknown variant or wiring, and for an n_embd that is not a multiple of n_head. With a
-    bottleneck, also for a bottleneck_dim outside 1..block_size, and for too few layers; without one, for a wiring.
-    Setting an attribute that is not a field raises AttributeError: the model would not read it.
+    bottleneck, also for a bottleneck_dim outside 1..block_size, and for too few layers; without one, for a wiring other
+    than the default. Setting an attribute that is not a field raises AttributeError: the model would not read it.
     """
 
     vocab_size: int
@@ -77,7 +77,7 @@ class GPTConfig:
                 raise ValueError(f"bottleneck_dim {self.bottleneck_dim} is not in 1..{self.block_size} (block_size)")
             if self.n_layer < 2:
                 raise ValueError(f"{self.variant} needs n_layer of at least 2: one block down, one block up")
-        elif self.wiring != type(self).wiring:
+        elif self.wiring != GPTConfig.wiring:
             raise ValueError(f"{self.variant} has no wiring; leave it out")
         if self.n_layer < 1:
             raise ValueError(f"n_layer is {self.n_layer}; a GPT has at least one block")

@@ -87,7 +87,7 @@ class QuestionTemplate:
         return question[len(self.before) : len(question) - len(self.after)].strip() or None
 
     def resembles(self, text: str) -> bool:
-        """Whether a text looks like a question: it begins like this one, in capital or small letters, or asks."""
+        """Whether a text looks like a question: it begins like this one, in any case, or ends with a question mark."""
         begins_alike = self.before.strip() != "" and text.casefold().startswith(self.before.casefold())
         return begins_alike or text.endswith(tuple(QUESTION_MARKS))
 

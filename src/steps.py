@@ -421,19 +421,23 @@ def tensorboard_writer(run: Run, started: str, purge_step: int | None = None) ->
 
 def evaluate(run: Run, inputs: Inputs) -> tuple[float, float]:
     """Answers every question, writes the answers, and counts the right ones. Returns (total, correct)."""
-    with dropping_output():  # a closed terminal must not cost the answers or the report
+    with dropping_output():  # a closed terminal must not cost the answers
         setup = build(run, inputs)
         predictions = answer(setup.model, setup.documents, inputs.eval_questions, progress=True)
-        write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
-        report = None if run.report_path is None else write_report(run, inputs, setup, predictions)
+    write_text(run.outputs_path, "".join(f"{prediction}\n" for prediction in predictions))
     total, correct = count_places(inputs.eval_pairs, predictions)
-    if total:
-        print(accuracy_line(total, correct))
-        near_misses = count_near_misses(inputs.eval_pairs, predictions)
-        if near_misses:
-            print(near_misses_line(near_misses))
-    print(f"Predictions written to {run.outputs_path}" + ("" if total else "; no targets provided"))
-    if report is not None:
+    try:
+        if total:
+            print(accuracy_line(total, correct))
+            near_misses = count_near_misses(inputs.eval_pairs, predictions)
+            if near_misses:
+                print(near_misses_line(near_misses))
+        print(f"Predictions written to {run.outputs_path}" + ("" if total else "; no targets provided"))
+    finally:
+        if run.report_path is not None:
+            with dropping_output():  # nor the report
+                report = write_report(run, inputs, setup, predictions)
+    if run.report_path is not None:
         print(report)
         print(f"Report written to {run.report_path}")
     return total, correct
@@ -503,7 +507,7 @@ def look_up(setup: Setup, index: TextIndex, asked: str) -> Finding:
     if without_blanks(asked) == without_blanks(template.ask("")):
         reason = "the question has no name"
     elif name is None and template.resembles(asked) and not index.find(asked).lines:
-        reason = f"the wording is not that of '{template}'; give that, or the name alone"
+        reason = f"worded differently from '{template}'; ask in those words, or give the name alone"
     if reason is not None:
         return Finding(asked, "", 0.0, [], Evidence(Mention((), ""), (), 0, ""), reason)
     question = asked if name is not None else template.ask(asked)

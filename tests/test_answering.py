@@ -238,12 +238,15 @@ def test_whole_question_is_asked_as_it_is(template, line, name, monkeypatch):
     assert (without_name.answer, without_name.reason) == ("", "the question has no name")
 
 
+MISWORDED = "worded differently from 'Where was {name} born?'; ask in those words, or give the name alone"
+
+
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ("Where was Ada Ek born", "the wording is not that of 'Where was {name} born?'; give that, or the name alone"),
-        ("where was Ada Ek born?", "the wording is not that of 'Where was {name} born?'; give that, or the name alone"),
-        ("When was Ada Ek born?", "the wording is not that of 'Where was {name} born?'; give that, or the name alone"),
+        ("Where was Ada Ek born", MISWORDED),
+        ("where was Ada Ek born?", MISWORDED),
+        ("When was Ada Ek born?", MISWORDED),
         ("Who Is It?", None),  # a title
         ("Whereby Ek", None),
     ],

@@ -250,7 +250,10 @@ def test_experiment_continues_only_with_its_own_text_and_epochs(world, monkeypat
             main("--resume", *more)
     with pytest.raises(UserError, match=r"^--resume: this experiment has not been started here"):
         main("--every", "1", "--resume", "--folder", "../bob/course")  # of the same name
-    with monkeypatch.context() as changed, pytest.raises(UserError, match=r"its recipe has context_chars=6; set that"):
+    with (
+        monkeypatch.context() as changed,
+        pytest.raises(UserError, match=r": was pretrained with context_chars=6; set"),
+    ):
         changed.setitem(RECIPES, "fast", replace(RECIPES["fast"], context_chars=12))
         main("--every", "1", "--resume")
     with monkeypatch.context() as changed, pytest.raises(KeyboardInterrupt):  # finetuning begins again anyway
@@ -259,9 +262,7 @@ def test_experiment_continues_only_with_its_own_text_and_epochs(world, monkeypat
     pairs = Path("course/birth_places_train.tsv")
     before = pairs.read_text(encoding="utf-8")
     pairs.write_text(before.replace("\t", "\tNew "), encoding="utf-8")
-    with pytest.raises(
-        UserError, match=r"trained_on\.tsv differs from .* give the same content, or leave out --resume$"
-    ):
+    with pytest.raises(UserError, match=r"pretrain\.params: was pretrained on other pairs; give those, or remove .*$"):
         main("--every", "1", "--resume")
     pairs.write_text(before, encoding="utf-8")
     Path("course/wiki.txt").write_text(WIKI + "Ada Ek. Born in Oslo.\n", encoding="utf-8")

@@ -209,7 +209,7 @@ def test_submission_refuses_params_that_are_not_of_the_variant(submission, monke
     assert not (submission / "assignment5.zip").exists()
 
 
-def test_params_are_checked_with_the_text_even_if_it_is_not_packed(submission, monkeypatch, capsys):
+def test_params_are_wrong_where_the_text_to_check_them_is_missing(submission, monkeypatch, capsys):
     replace_perceiver(submission, "rope")
     (submission / "wiki.txt").unlink()
     monkeypatch.setattr(sys, "argv", ["collect_submission.py", "--year", "2025"])
