@@ -145,7 +145,15 @@ def test_documents_are_repeated_up_to_the_count():
     assert size == len("Ada.\nBea.\nAda.\nBea.\nAda.") / 1e6 and seconds > 0 and memory > -1 and batch > 0
 
 
-def test_steps_are_compared_with_the_plain_loop_and_the_floor(monkeypatch, capsys):
+@pytest.fixture
+def heeded_interrupt():
+    """Ctrl-C is heeded, even where the tests were started by a shell that lets its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_steps_are_compared_with_the_plain_loop_and_the_floor(monkeypatch, capsys, heeded_interrupt):
     monkeypatch.setattr(speed, "pick_device", lambda name: torch.device("cpu"))
     monkeypatch.setattr(speed, "pick_precision", lambda name, device: "fp32")
     handlers = []  # of Ctrl-C, when a process starts
