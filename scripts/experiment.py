@@ -343,18 +343,18 @@ class Measurement:
 
     def check_pretrained(self) -> None:
         """Raises UserError if the pretrained parameters are of another text, other pairs or other settings."""
-        from checkpoint import read_record, text_hash
+        from checkpoint import WITHOUT_EFFECT, read_record, text_hash
 
         path, written = self.pretrained.path, read_record(self.pretrained.path)
-        if written.get("text") != text_hash(read_text(self.text_path)):
+        inputs = read_inputs(replace(self.common, **self.pretraining()))
+        if written.get("text") != text_hash(inputs.text):
             raise UserError(f"{path}: was pretrained on another text; leave out --resume")
         advice = f"or remove {self.folder}, and leave out --resume"
-        pairs = read_inputs(replace(self.common, **self.pretraining())).pairs
-        if written["pairs"] != (None if pairs is None else text_hash(repr(pairs))):
+        if written["pairs"] != (None if inputs.pairs is None else text_hash(repr(inputs.pairs))):
             raise UserError(f"{path}: was pretrained on other pairs; give those, {advice}")
         for name, value in asdict(self.recipe).items():
             before = written["recipe"].get(name)
-            if value != before and not name.startswith(("finetune_", "scratch_")):
+            if value != before and not name.startswith(WITHOUT_EFFECT["pretrain"]):
                 raise UserError(f"{path}: was pretrained with {name}={before}; set that in src/recipe.py, {advice}")
 
     def answer(self, params_path: str, questions_path: str) -> tuple[float, float]:

@@ -357,12 +357,13 @@ COMPARED = {
     "finetune_epochs": "--finetune_epochs {}",
     "scratch_epochs": "--finetune_epochs {}",
 }
+WITHOUT_EFFECT = {"pretrain": ("finetune_", "scratch_"), "finetune": ("pretrain_",)}  # how such settings begin
 
 
 def difference(record: dict[str, Any], kept: dict[str, Any]) -> str | None:
     """Why the run of `record` cannot resume the run of `kept`, and which option to give; None if it can."""
     settings, kept_settings = ({**r, **r["recipe"], "recipe": r["recipe"]["name"]} for r in (record, kept))
-    without_effect = {"pretrain": ("finetune_", "scratch_"), "finetune": "pretrain_"}[kept["function"]]
+    without_effect = WITHOUT_EFFECT[kept["function"]]
     for name, option in COMPARED.items():
         if settings[name] != kept_settings[name] and not name.startswith(without_effect):
             value = kept_settings[name]

@@ -105,15 +105,22 @@ def test_own_table_of_rotations_is_taken_where_it_fits_the_text(world, documents
     assert torch.equal(read.eval()(x)[0], model.eval()(x)[0])
 
 
-def test_own_table_is_turned_the_other_way_where_that_fits_the_text(world, documents, capsys):
-    model = trained(documents, "rope", OWN_TABLES["rising angles"])
-    tables = {name: TURNED for name in model.state_dict() if name.endswith("rope_cache")}
+def assert_turned(
+    documents: CharCorruptionDataset, capsys: pytest.CaptureFixture, used: torch.Tensor, written: torch.Tensor
+) -> None:
+    """A file with the table `written` from code that turns by the table `used` is read as turning the other way."""
+    model = trained(documents, "rope", used)
+    tables = {name: written for name in model.state_dict() if name.endswith("rope_cache")}
     torch.save(model.state_dict() | tables, "a.params")
     read = small_model(documents.vocab_size, "rope")
     load_params(read, "a.params", "wiki.txt", documents)
     assert capsys.readouterr().out.startswith("a.params: table of rotations: its own, turning the other way (a loss ")
     x, _ = documents.batch(torch.arange(6))
     assert torch.equal(read.eval()(x)[0], model.eval()(x)[0])
+
+
+def test_own_table_is_turned_the_other_way_where_that_fits_the_text(world, documents, capsys):
+    assert_turned(documents, capsys, OWN_TABLES["rising angles"], TURNED)
 
 
 def test_table_that_does_not_fit_the_text_is_refused(world, documents):
@@ -150,14 +157,7 @@ def test_mask_that_is_not_causal_is_refused(world, documents, variant):
 def test_standard_table_turns_the_other_way_where_that_fits_the_text(world, documents, capsys):
     """As for code that swaps the two features of each pair."""
     standard = standard_rope_cache(128, 16)
-    model = trained(documents, "rope", standard * torch.tensor([1.0, -1.0]))
-    tables = {name: standard for name in model.state_dict() if name.endswith("rope_cache")}
-    torch.save(model.state_dict() | tables, "a.params")
-    read = small_model(documents.vocab_size, "rope")
-    load_params(read, "a.params", "wiki.txt", documents)
-    assert capsys.readouterr().out.startswith("a.params: table of rotations: its own, turning the other way (a loss ")
-    x, _ = documents.batch(torch.arange(6))
-    assert torch.equal(read.eval()(x)[0], model.eval()(x)[0])
+    assert_turned(documents, capsys, standard * torch.tensor([1.0, -1.0]), standard)
 
 
 def test_entropy_of_the_next_character_is_that_of_the_chain_that_wrote_the_text():
